@@ -1,0 +1,931 @@
+//! The aggregate operator: groups in windows (or in one endless window), closed by the watermark, read at any time.
+//!
+//! A query that speaks on close and whose windows overlap keeps panes: a row is added once, however many windows it
+//! lies in, and a window is the merge of its panes. A query that amends keeps each window by itself, since each
+//! change of each window is said.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use arrow::array::{
+    Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
+    UInt32Array,
+};
+use arrow::compute::{filter_record_batch, is_not_null};
+use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimestampMicrosecondType};
+use datafusion::common::{Result, internal_datafusion_err};
+use datafusion::physical_expr::PhysicalExpr;
+
+use crate::accumulator::{AggregateKind, GroupAccumulator};
+use crate::flow::Flow;
+use crate::keys::{Group, KeyStore};
+use crate::operator::{Context, Footprint, LateRow, Operator, batch_of, evaluate_all, evaluate_mask};
+use crate::statement::Emit;
+use crate::window::WindowSpec;
+
+/// One aggregate of the SELECT list.
+pub(crate) struct AggregateCall {
+    pub(crate) kind: AggregateKind,
+    pub(crate) args: Vec<Arc<dyn PhysicalExpr>>,
+    pub(crate) filter: Option<Arc<dyn PhysicalExpr>>,
+    pub(crate) name: String,
+}
+
+/// What a GROUP BY column is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum GroupColumn {
+    Key(usize),
+    WindowStart,
+    WindowEnd,
+}
+
+/// All that is fixed when the query is created.
+pub(crate) struct AggregatePlan {
+    pub(crate) window: Option<(Arc<dyn PhysicalExpr>, WindowSpec)>,
+    pub(crate) filters: Vec<Arc<dyn PhysicalExpr>>,
+    pub(crate) keys: Vec<Arc<dyn PhysicalExpr>>,
+    pub(crate) key_types: Vec<DataType>,
+    pub(crate) aggregates: Vec<AggregateCall>,
+    pub(crate) columns: Vec<GroupColumn>,
+    pub(crate) schema: SchemaRef,
+    pub(crate) emit: Emit,
+    pub(crate) lateness_us: i64,
+    pub(crate) ttl_us: Option<i64>,
+    /// Whether the last event of each group is kept, for queries that alerts read.
+    pub(crate) keeps_causes: bool,
+}
+
+const PRESENT: u8 = 1;
+const CHANGED: u8 = 2;
+
+/// The groups of one window or pane.
+struct Slot {
+    accumulators: Vec<Box<dyn GroupAccumulator>>,
+    /// Bits a group: whether it is there, whether it changed since it was last said.
+    flags: Vec<u8>,
+    members: Vec<Group>,
+    changed: Vec<Group>,
+    causes: Vec<Option<Box<str>>>,
+    /// The watermark at each group's last row; kept only with a time to live.
+    touched: Vec<i64>,
+    said: bool,
+}
+
+impl Slot {
+    fn new(plan: &AggregatePlan) -> Self {
+        Self {
+            accumulators: plan.aggregates.iter().map(|call| call.kind.create()).collect(),
+            flags: Vec::new(),
+            members: Vec::new(),
+            changed: Vec::new(),
+            causes: Vec::new(),
+            touched: Vec::new(),
+            said: false,
+        }
+    }
+
+    fn resize(&mut self, groups: usize, plan: &AggregatePlan) {
+        if self.flags.len() >= groups {
+            return;
+        }
+        // Grow in large steps: a flood of new keys must not resize at each batch.
+        let groups = groups.next_power_of_two();
+        self.flags.resize(groups, 0);
+        for accumulator in &mut self.accumulators {
+            accumulator.resize(groups);
+        }
+        if plan.keeps_causes {
+            self.causes.resize(groups, None);
+        }
+        if plan.ttl_us.is_some() {
+            self.touched.resize(groups, i64::MIN);
+        }
+    }
+
+    fn has(&self, group: Group) -> bool {
+        self.flags.get(group as usize).is_some_and(|flags| flags & PRESENT != 0)
+    }
+
+    fn take_changed(&mut self) -> Vec<Group> {
+        let changed = std::mem::take(&mut self.changed);
+        for group in &changed {
+            self.flags[*group as usize] &= !CHANGED;
+        }
+        changed
+    }
+
+    fn clear_group(&mut self, group: Group) {
+        self.flags[group as usize] = 0;
+        for accumulator in &mut self.accumulators {
+            accumulator.clear(group);
+        }
+        if let Some(cause) = self.causes.get_mut(group as usize) {
+            *cause = None;
+        }
+        if let Some(touched) = self.touched.get_mut(group as usize) {
+            *touched = i64::MIN;
+        }
+    }
+
+    /// Empties the slot for another window; keeps the memory.
+    fn recycle(&mut self) {
+        for group in std::mem::take(&mut self.members) {
+            self.clear_group(group);
+        }
+        self.changed.clear();
+        self.said = false;
+    }
+
+    fn bytes(&self) -> usize {
+        self.accumulators
+            .iter()
+            .map(|accumulator| accumulator.bytes())
+            .sum::<usize>()
+            + self.flags.capacity()
+            + (self.members.capacity() + self.changed.capacity()) * 4
+            + self.causes.capacity() * 16
+            + self.causes.iter().flatten().map(|cause| cause.len()).sum::<usize>()
+            + self.touched.capacity() * 8
+    }
+}
+
+/// Empty slots kept for the next windows: a window that opens every second should not allocate every second.
+const SPARE_SLOTS: usize = 4;
+
+/// The operator. The endless window of a running aggregate is the slot 0.
+pub(crate) struct Aggregate {
+    plan: AggregatePlan,
+    keys: KeyStore,
+    slots: BTreeMap<i64, Slot>,
+    spare: Vec<Slot>,
+    paned: bool,
+    watermark: i64,
+    /// Paned only: all windows that end here or before have been said.
+    said_until: i64,
+    /// With an interval: when changes are said next.
+    next_emit: i64,
+    next_expiry: i64,
+}
+
+/// What stands beside the rows of a push, evaluated once.
+struct Columns {
+    keys: Vec<ArrayRef>,
+    /// The rows' groups, as far as rows have been taken.
+    groups: Vec<Group>,
+    times: Option<TimestampMicrosecondArray>,
+    args: Vec<Vec<ArrayRef>>,
+    filters: Vec<Option<BooleanArray>>,
+}
+
+impl Aggregate {
+    pub(crate) fn new(plan: AggregatePlan) -> Result<Self> {
+        let mergeable = plan.aggregates.iter().all(|call| call.kind.create().is_mergeable());
+        let overlaps = plan
+            .window
+            .as_ref()
+            .is_some_and(|(_, spec)| spec.size_us > spec.slide_us);
+        let paned = overlaps && mergeable && plan.emit == Emit::Close;
+        let keys = KeyStore::new(&plan.key_types)?;
+        Ok(Self {
+            plan,
+            keys,
+            slots: BTreeMap::new(),
+            spare: Vec::new(),
+            paned,
+            watermark: i64::MIN,
+            said_until: i64::MIN,
+            next_emit: i64::MIN,
+            next_expiry: i64::MIN,
+        })
+    }
+
+    fn spec(&self) -> Option<WindowSpec> {
+        self.plan.window.as_ref().map(|(_, spec)| *spec)
+    }
+
+    /// The next watermark at which something closes or is dropped; rows before it may be taken together.
+    fn next_deadline(&self) -> i64 {
+        let (Some(spec), Some((first, slot))) = (self.spec(), self.slots.first_key_value()) else {
+            return i64::MAX;
+        };
+        if self.paned {
+            let floor = self.said_until.max(*first);
+            // The earliest window's end behind `floor`: ends lie at size + multiples of slide.
+            let next_end = if floor == i64::MIN {
+                i64::MIN
+            } else {
+                (floor - spec.size_us).div_euclid(spec.slide_us) * spec.slide_us + spec.slide_us + spec.size_us
+            };
+            return next_end.min(self.pane_drop(*first, spec));
+        }
+        let drop = first + spec.size_us + self.plan.lateness_us;
+        let close = if self.plan.emit == Emit::Close && !slot.said {
+            first + spec.size_us
+        } else if self.plan.emit == Emit::Close {
+            self.slots
+                .iter()
+                .find(|(_, slot)| !slot.said)
+                .map_or(i64::MAX, |(start, _)| start + spec.size_us)
+        } else {
+            i64::MAX
+        };
+        drop.min(close)
+    }
+
+    /// When a pane is in no window any more that could still be amended.
+    fn pane_drop(&self, pane: i64, spec: WindowSpec) -> i64 {
+        pane.div_euclid(spec.slide_us) * spec.slide_us + spec.size_us + self.plan.lateness_us
+    }
+
+    fn evaluate(&self, batch: &RecordBatch) -> Result<Columns> {
+        let keys = evaluate_all(&self.plan.keys, batch)?;
+        let times = match &self.plan.window {
+            Some((time, _)) => {
+                let array = time.evaluate(batch)?.into_array(batch.num_rows())?;
+                Some(array.as_primitive::<TimestampMicrosecondType>().clone())
+            }
+            None => None,
+        };
+        let mut args = Vec::with_capacity(self.plan.aggregates.len());
+        let mut filters = Vec::with_capacity(self.plan.aggregates.len());
+        for call in &self.plan.aggregates {
+            args.push(evaluate_all(&call.args, batch)?);
+            filters.push(
+                call.filter
+                    .as_ref()
+                    .map(|filter| evaluate_mask(filter, batch))
+                    .transpose()?,
+            );
+        }
+        Ok(Columns {
+            keys,
+            groups: Vec::with_capacity(batch.num_rows()),
+            times,
+            args,
+            filters,
+        })
+    }
+
+    /// Takes the rows `from..to`, which all meet the same open windows.
+    fn take_rows(
+        &mut self,
+        flow: &Flow,
+        columns: &mut Columns,
+        from: usize,
+        to: usize,
+        context: &mut Context<'_>,
+    ) -> Result<()> {
+        // Keys get their numbers here and not for the whole batch: a window that closes between two rows may have
+        // forgotten a key that the later one brings again.
+        let keys: Vec<ArrayRef> = columns.keys.iter().map(|key| key.slice(from, to - from)).collect();
+        let mut groups = Vec::new();
+        self.keys.intern(&keys, to - from, &mut groups)?;
+        columns.groups.append(&mut groups);
+        let Some(spec) = self.spec() else {
+            let rows: Vec<u32> = (from as u32..to as u32).collect();
+            return self.add(0, &rows, flow, columns);
+        };
+        let times = columns.times.as_ref().expect("a window has a time");
+        let pane_us = if self.paned { spec.pane_us() } else { spec.size_us };
+        let mut parts: Vec<(i64, Vec<u32>)> = Vec::new();
+        let mut last = 0;
+        let mut refused = Vec::new();
+        for row in from..to {
+            let time = times.value(row);
+            let watermark = self.watermark;
+            let closed =
+                |start: i64| watermark >= start.saturating_add(spec.size_us).saturating_add(self.plan.lateness_us);
+            let mut in_window = false;
+            let mut taken = false;
+            let mut put = |start: i64| {
+                if parts.get(last).is_none_or(|(found, _)| *found != start) {
+                    last = parts.iter().position(|(found, _)| *found == start).unwrap_or_else(|| {
+                        parts.push((start, Vec::new()));
+                        parts.len() - 1
+                    });
+                }
+                parts[last].1.push(row as u32);
+            };
+            if self.paned {
+                let latest = time.div_euclid(spec.slide_us) * spec.slide_us;
+                in_window = true;
+                if !closed(latest) {
+                    taken = true;
+                    put(time.div_euclid(pane_us) * pane_us);
+                }
+            } else {
+                for start in spec.starts(time) {
+                    in_window = true;
+                    if !closed(start) {
+                        taken = true;
+                        put(start);
+                    }
+                }
+            }
+            if in_window && !taken {
+                context.late.push(LateRow {
+                    event_id: flow.causes.is_valid(row).then(|| flow.causes.value(row).to_owned()),
+                    event_time: time,
+                    watermark,
+                });
+            }
+            if !taken {
+                refused.push(columns.groups[row]);
+            }
+        }
+        for (start, rows) in &parts {
+            self.add(*start, rows, flow, columns)?;
+        }
+        self.keys.forget_unheld(&refused);
+        Ok(())
+    }
+
+    fn add(&mut self, start: i64, rows: &[u32], flow: &Flow, columns: &Columns) -> Result<()> {
+        let plan = &self.plan;
+        let spare = &mut self.spare;
+        let slot = self
+            .slots
+            .entry(start)
+            .or_insert_with(|| spare.pop().unwrap_or_else(|| Slot::new(plan)));
+        slot.resize(self.keys.capacity(), plan);
+        let tells_changes = plan.emit != Emit::Close || self.paned || slot.said;
+        for row in rows {
+            let group = columns.groups[*row as usize];
+            let flags = &mut slot.flags[group as usize];
+            if *flags & PRESENT == 0 {
+                *flags |= PRESENT;
+                slot.members.push(group);
+                self.keys.hold(group);
+            }
+            if tells_changes && *flags & CHANGED == 0 {
+                *flags |= CHANGED;
+                slot.changed.push(group);
+            }
+        }
+        if plan.keeps_causes {
+            for row in rows {
+                let cause = flow
+                    .causes
+                    .is_valid(*row as usize)
+                    .then(|| Box::from(flow.causes.value(*row as usize)));
+                slot.causes[columns.groups[*row as usize] as usize] = cause;
+            }
+        }
+        if plan.ttl_us.is_some() {
+            for row in rows {
+                slot.touched[columns.groups[*row as usize] as usize] = self.watermark;
+            }
+        }
+        for ((accumulator, args), mask) in slot.accumulators.iter_mut().zip(&columns.args).zip(&columns.filters) {
+            match mask {
+                None => accumulator.update(&columns.groups, rows, args)?,
+                Some(mask) => {
+                    let kept: Vec<u32> = rows.iter().copied().filter(|row| mask.value(*row as usize)).collect();
+                    accumulator.update(&columns.groups, &kept, args)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The rows of `groups` in a slot, as this operator says them.
+    fn say(
+        plan: &AggregatePlan,
+        keys: &KeyStore,
+        start: i64,
+        slot: &mut Slot,
+        groups: &[Group],
+        watermark: i64,
+        out: &mut Vec<Flow>,
+    ) -> Result<()> {
+        if groups.is_empty() {
+            return Ok(());
+        }
+        let key_columns = keys.columns(groups)?;
+        let end = start.saturating_add(plan.window.as_ref().map_or(0, |(_, spec)| spec.size_us));
+        let mut columns: Vec<ArrayRef> = Vec::with_capacity(plan.schema.fields().len());
+        for column in &plan.columns {
+            columns.push(match column {
+                GroupColumn::Key(index) => Arc::clone(&key_columns[*index]),
+                GroupColumn::WindowStart => Arc::new(TimestampMicrosecondArray::from_value(start, groups.len())),
+                GroupColumn::WindowEnd => Arc::new(TimestampMicrosecondArray::from_value(end, groups.len())),
+            });
+        }
+        for accumulator in &mut slot.accumulators {
+            columns.push(accumulator.evaluate(groups)?);
+        }
+        let batch = batch_of(&plan.schema, columns, groups.len())?;
+        let mut flow = Flow::at_watermark(batch, watermark);
+        if plan.keeps_causes {
+            flow.causes = Arc::new(
+                groups
+                    .iter()
+                    .map(|group| slot.causes[*group as usize].as_deref())
+                    .collect::<StringArray>(),
+            );
+        }
+        out.push(flow);
+        Ok(())
+    }
+
+    /// Says what changed: in windows that were said already, and in all of them when the query amends.
+    fn say_changes(&mut self, out: &mut Vec<Flow>) -> Result<()> {
+        if self.paned {
+            return self.amend_panes(out);
+        }
+        for (start, slot) in &mut self.slots {
+            if !slot.changed.is_empty() && (self.plan.emit != Emit::Close || slot.said) {
+                let changed = slot.take_changed();
+                Self::say(&self.plan, &self.keys, *start, slot, &changed, self.watermark, out)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Says again the windows that were said and whose panes late rows have changed.
+    fn amend_panes(&mut self, out: &mut Vec<Flow>) -> Result<()> {
+        let Some(spec) = self.spec() else { return Ok(()) };
+        let mut amended: BTreeMap<i64, BTreeSet<Group>> = BTreeMap::new();
+        for (pane, slot) in &mut self.slots {
+            for group in slot.take_changed() {
+                for start in spec.starts(*pane) {
+                    let end = start + spec.size_us;
+                    if end <= self.said_until && self.watermark < end.saturating_add(self.plan.lateness_us) {
+                        amended.entry(start).or_default().insert(group);
+                    }
+                }
+            }
+        }
+        for (start, groups) in amended {
+            let groups: Vec<Group> = groups.into_iter().collect();
+            self.say_merged(start, Some(&groups), out)?;
+        }
+        Ok(())
+    }
+
+    /// Merges the panes of the window that begins at `start` and says it, for `only` some groups or all.
+    fn say_merged(&mut self, start: i64, only: Option<&[Group]>, out: &mut Vec<Flow>) -> Result<()> {
+        let Some(spec) = self.spec() else { return Ok(()) };
+        let mut merged = self.spare.pop().unwrap_or_else(|| Slot::new(&self.plan));
+        merged.resize(self.keys.capacity(), &self.plan);
+        for (_, pane) in self.slots.range(start..start + spec.size_us) {
+            let filtered: Vec<Group>;
+            let groups = match only {
+                Some(only) => {
+                    filtered = only.iter().copied().filter(|group| pane.has(*group)).collect();
+                    &filtered
+                }
+                None => &pane.members,
+            };
+            for group in groups {
+                let flags = &mut merged.flags[*group as usize];
+                if *flags & PRESENT == 0 {
+                    *flags |= PRESENT;
+                    merged.members.push(*group);
+                }
+            }
+            for (into, from) in merged.accumulators.iter_mut().zip(&pane.accumulators) {
+                into.merge(from.as_ref(), groups)?;
+            }
+            if self.plan.keeps_causes {
+                // Panes come in the order of time, so that the newest event stays.
+                for group in groups {
+                    if let Some(cause) = &pane.causes[*group as usize] {
+                        merged.causes[*group as usize] = Some(cause.clone());
+                    }
+                }
+            }
+        }
+        let members = std::mem::take(&mut merged.members);
+        Self::say(
+            &self.plan,
+            &self.keys,
+            start,
+            &mut merged,
+            &members,
+            self.watermark,
+            out,
+        )?;
+        merged.members = members;
+        merged.recycle();
+        self.spare.push(merged);
+        Ok(())
+    }
+
+    /// Moves the watermark: says windows that end, drops those that can't change any more.
+    fn move_watermark(&mut self, watermark: i64, out: &mut Vec<Flow>) -> Result<()> {
+        if watermark <= self.watermark {
+            return Ok(());
+        }
+        let Some(spec) = self.spec() else {
+            self.watermark = watermark;
+            return Ok(());
+        };
+        if watermark < self.next_deadline() {
+            self.watermark = watermark;
+            return Ok(());
+        }
+        // What changed before time moved is said before it.
+        self.say_changes(out)?;
+        self.watermark = watermark;
+        if self.paned {
+            return self.close_panes(watermark, spec, out);
+        }
+        for (start, slot) in &mut self.slots {
+            let end = start.saturating_add(spec.size_us);
+            if end > watermark {
+                break;
+            }
+            if self.plan.emit == Emit::Close && !slot.said {
+                slot.said = true;
+                let members = slot.members.clone();
+                Self::say(&self.plan, &self.keys, *start, slot, &members, watermark, out)?;
+            }
+        }
+        while let Some(first) = self.slots.first_entry() {
+            if first
+                .key()
+                .saturating_add(spec.size_us)
+                .saturating_add(self.plan.lateness_us)
+                > watermark
+            {
+                break;
+            }
+            let slot = first.remove();
+            self.retire(slot);
+        }
+        Ok(())
+    }
+
+    fn close_panes(&mut self, watermark: i64, spec: WindowSpec, out: &mut Vec<Flow>) -> Result<()> {
+        let mut due = BTreeSet::new();
+        for pane in self.slots.range(..watermark).map(|(pane, _)| *pane) {
+            let ended = spec.starts(pane).map(|start| (start, start + spec.size_us));
+            due.extend(
+                ended
+                    .filter(|(_, end)| *end <= watermark && *end > self.said_until)
+                    .map(|(start, _)| start),
+            );
+        }
+        for start in due {
+            self.say_merged(start, None, out)?;
+        }
+        self.said_until = watermark;
+        while let Some((pane, _)) = self.slots.first_key_value() {
+            if self.pane_drop(*pane, spec) > watermark {
+                break;
+            }
+            if let Some((_, slot)) = self.slots.pop_first() {
+                self.retire(slot);
+            }
+        }
+        Ok(())
+    }
+
+    fn retire(&mut self, mut slot: Slot) {
+        for group in &slot.members {
+            self.keys.release(*group);
+        }
+        if self.spare.len() < SPARE_SLOTS {
+            slot.recycle();
+            self.spare.push(slot);
+        }
+    }
+
+    /// Forgets the keys of a running aggregate that were unseen for its time to live.
+    fn expire(&mut self) {
+        let Some(ttl_us) = self.plan.ttl_us else { return };
+        if self.spec().is_some() || self.watermark < self.next_expiry || self.watermark == i64::MIN {
+            return;
+        }
+        // A quarter of the time to live: a key stays at most a quarter longer than was asked for.
+        self.next_expiry = self.watermark.saturating_add(ttl_us / 4);
+        let Some(slot) = self.slots.get_mut(&0) else { return };
+        let limit = self.watermark.saturating_sub(ttl_us);
+        let mut kept = Vec::with_capacity(slot.members.len());
+        for group in std::mem::take(&mut slot.members) {
+            let touched = &mut slot.touched[group as usize];
+            if *touched == i64::MIN {
+                *touched = self.watermark; // seen before any watermark stood
+            }
+            if *touched > limit {
+                kept.push(group);
+            } else {
+                slot.changed.retain(|changed| *changed != group);
+                slot.clear_group(group);
+                self.keys.release(group);
+            }
+        }
+        slot.members = kept;
+    }
+}
+
+impl Operator for Aggregate {
+    fn push(&mut self, mut flow: Flow, context: &mut Context<'_>, out: &mut Vec<Flow>) -> Result<()> {
+        for predicate in &self.plan.filters {
+            let mask = evaluate_mask(predicate, &flow.batch)?;
+            if mask.true_count() < flow.num_rows() {
+                flow = flow.filtered(&mask)?;
+            }
+        }
+        if let Some((time, _)) = &self.plan.window {
+            let array = time.evaluate(&flow.batch)?.into_array(flow.num_rows())?;
+            if array.null_count() > 0 {
+                // A row without a time lies in no window, as in a bounded run.
+                flow = flow.filtered(&is_not_null(&array)?)?;
+            }
+        }
+        if flow.num_rows() == 0 {
+            return Ok(());
+        }
+        let mut columns = self.evaluate(&flow.batch)?;
+        let watermarks = flow.watermarks.values();
+        let mut from = 0;
+        while from < flow.num_rows() {
+            self.move_watermark(watermarks[from], out)?;
+            let deadline = self.next_deadline();
+            // Up to the first row that meets a moved watermark which closes something. A first row may open the
+            // very window that closes next, so a segment is at least one row.
+            let mut to = from + 1;
+            if self.slots.is_empty()
+                && self.plan.window.is_some()
+                && watermarks[from] != watermarks[flow.num_rows() - 1]
+            {
+                // No window is open, so no deadline is known: one row tells it.
+            } else {
+                while to < flow.num_rows() && (watermarks[to] < deadline || watermarks[to] <= self.watermark) {
+                    to += 1;
+                }
+            }
+            self.take_rows(&flow, &mut columns, from, to, context)?;
+            from = to;
+        }
+        match self.plan.emit {
+            Emit::Every(_) => Ok(()),
+            Emit::Close | Emit::Update => self.say_changes(out),
+        }
+    }
+
+    fn advance(&mut self, watermark: i64, _context: &mut Context<'_>, out: &mut Vec<Flow>) -> Result<()> {
+        self.move_watermark(watermark, out)?;
+        if let Emit::Every(interval) = self.plan.emit
+            && self.watermark >= self.next_emit
+            && self.watermark > i64::MIN
+        {
+            self.say_changes(out)?;
+            self.next_emit = (self.watermark.div_euclid(interval) + 1) * interval;
+        }
+        self.expire();
+        Ok(())
+    }
+
+    fn peek(&mut self) -> Result<Option<Flow>> {
+        let mut out = Vec::new();
+        if let (true, Some(spec)) = (self.paned, self.spec()) {
+            let starts: BTreeSet<i64> = self.slots.keys().flat_map(|pane| spec.starts(*pane)).collect();
+            let said_until = self.said_until;
+            for start in starts.into_iter().filter(|start| start + spec.size_us > said_until) {
+                self.say_merged(start, None, &mut out)?;
+            }
+        } else {
+            for (start, slot) in &mut self.slots {
+                let members = slot.members.clone();
+                Self::say(&self.plan, &self.keys, *start, slot, &members, self.watermark, &mut out)?;
+            }
+        }
+        if out.is_empty() {
+            return Ok(Some(Flow::at_watermark(
+                RecordBatch::new_empty(Arc::clone(&self.plan.schema)),
+                self.watermark,
+            )));
+        }
+        let batch = arrow::compute::concat_batches(&self.plan.schema, out.iter().map(|flow| &flow.batch))?;
+        Ok(Some(Flow::at_watermark(batch, self.watermark)))
+    }
+
+    fn snapshot(&mut self) -> Result<Option<RecordBatch>> {
+        let mut parts = Vec::new();
+        for (start, slot) in &mut self.slots {
+            let members = slot.members.clone();
+            let rows = members.len();
+            let mut columns: Vec<(String, ArrayRef)> = vec![
+                ("slot".into(), Arc::new(Int64Array::from_value(*start, rows))),
+                ("said".into(), Arc::new(BooleanArray::from(vec![slot.said; rows]))),
+                (
+                    "changed".into(),
+                    Arc::new(
+                        members
+                            .iter()
+                            .map(|group| Some(slot.flags[*group as usize] & CHANGED != 0))
+                            .collect::<BooleanArray>(),
+                    ),
+                ),
+                (
+                    "touched".into(),
+                    Arc::new(Int64Array::from_iter_values(
+                        members
+                            .iter()
+                            .map(|group| slot.touched.get(*group as usize).copied().unwrap_or(i64::MIN)),
+                    )),
+                ),
+                (
+                    "cause".into(),
+                    Arc::new(
+                        members
+                            .iter()
+                            .map(|group| slot.causes.get(*group as usize).and_then(|cause| cause.as_deref()))
+                            .collect::<StringArray>(),
+                    ),
+                ),
+            ];
+            for (index, column) in self.keys.columns(&members)?.into_iter().enumerate() {
+                columns.push((format!("key{index}"), column));
+            }
+            for (index, accumulator) in slot.accumulators.iter_mut().enumerate() {
+                for (part, column) in accumulator.state(&members)?.into_iter().enumerate() {
+                    columns.push((format!("aggregate{index}_{part}"), column));
+                }
+            }
+            let fields: Vec<Field> = columns
+                .iter()
+                .map(|(name, column)| Field::new(name, column.data_type().clone(), true))
+                .collect();
+            let schema = Arc::new(Schema::new(fields));
+            parts.push(batch_of(
+                &schema,
+                columns.into_iter().map(|(_, column)| column).collect(),
+                rows,
+            )?);
+        }
+        let times = HashMap::from([
+            ("watermark".to_owned(), self.watermark.to_string()),
+            ("said_until".to_owned(), self.said_until.to_string()),
+            ("next_emit".to_owned(), self.next_emit.to_string()),
+        ]);
+        let whole = match parts.first() {
+            Some(first) => arrow::compute::concat_batches(&first.schema(), &parts)?,
+            None => RecordBatch::new_empty(Arc::new(Schema::empty())),
+        };
+        let schema = Arc::new(whole.schema().as_ref().clone().with_metadata(times));
+        Ok(Some(whole.with_schema(schema)?))
+    }
+
+    fn restore(&mut self, snapshot: &RecordBatch) -> Result<()> {
+        let schema = snapshot.schema();
+        let time = |name: &str| {
+            schema
+                .metadata()
+                .get(name)
+                .and_then(|text| text.parse().ok())
+                .unwrap_or(i64::MIN)
+        };
+        self.watermark = time("watermark");
+        self.said_until = time("said_until");
+        self.next_emit = time("next_emit");
+        if snapshot.num_rows() == 0 {
+            return Ok(());
+        }
+        let column = |name: &str| {
+            snapshot
+                .column_by_name(name)
+                .ok_or_else(|| internal_datafusion_err!("the snapshot has no column '{name}'"))
+        };
+        let starts = column("slot")?.as_primitive::<Int64Type>().clone();
+        let keys = (0..self.plan.keys.len())
+            .map(|index| column(&format!("key{index}")).cloned())
+            .collect::<Result<Vec<_>>>()?;
+        let mut groups = Vec::new();
+        self.keys.intern(&keys, snapshot.num_rows(), &mut groups)?;
+        let mut from = 0;
+        while from < snapshot.num_rows() {
+            let start = starts.value(from);
+            let to = (from..snapshot.num_rows())
+                .find(|row| starts.value(*row) != start)
+                .unwrap_or(snapshot.num_rows());
+            let part = snapshot.slice(from, to - from);
+            self.restore_slot(start, &part, &groups[from..to])?;
+            from = to;
+        }
+        Ok(())
+    }
+
+    fn footprint(&self) -> Footprint {
+        let slots = self.slots.values().chain(&self.spare);
+        Footprint {
+            keys: self.keys.len(),
+            windows: if self.plan.window.is_some() {
+                self.slots.len()
+            } else {
+                0
+            },
+            bytes: self.keys.bytes() + slots.map(Slot::bytes).sum::<usize>(),
+        }
+    }
+
+    fn describe(&self) -> String {
+        let window = match &self.plan.window {
+            Some((time, spec)) if self.paned => {
+                format!(
+                    "{spec} on {time}, panes of {}",
+                    humantime::format_duration(std::time::Duration::from_micros(spec.pane_us().unsigned_abs()))
+                )
+            }
+            Some((time, spec)) => format!("{spec} on {time}"),
+            None => "running".to_owned(),
+        };
+        let keys: Vec<String> = self.plan.keys.iter().map(ToString::to_string).collect();
+        let calls: Vec<&str> = self.plan.aggregates.iter().map(|call| call.name.as_str()).collect();
+        format!("Aggregate: {window}; by [{}]; {}", keys.join(", "), calls.join(", "))
+    }
+}
+
+impl Aggregate {
+    fn restore_slot(&mut self, start: i64, part: &RecordBatch, groups: &[Group]) -> Result<()> {
+        let column = |name: &str| {
+            part.column_by_name(name)
+                .ok_or_else(|| internal_datafusion_err!("the snapshot has no column '{name}'"))
+        };
+        let mut slot = Slot::new(&self.plan);
+        slot.resize(self.keys.capacity(), &self.plan);
+        slot.said = column("said")?.as_boolean().value(0);
+        let changed = column("changed")?.as_boolean();
+        let touched = column("touched")?.as_primitive::<Int64Type>();
+        let causes = column("cause")?.as_string::<i32>();
+        for (row, group) in groups.iter().enumerate() {
+            slot.members.push(*group);
+            slot.flags[*group as usize] = PRESENT;
+            self.keys.hold(*group);
+            if changed.value(row) {
+                slot.flags[*group as usize] |= CHANGED;
+                slot.changed.push(*group);
+            }
+            if self.plan.ttl_us.is_some() {
+                slot.touched[*group as usize] = touched.value(row);
+            }
+            if self.plan.keeps_causes && causes.is_valid(row) {
+                slot.causes[*group as usize] = Some(causes.value(row).into());
+            }
+        }
+        for (index, accumulator) in slot.accumulators.iter_mut().enumerate() {
+            let state = (0..accumulator.state_width())
+                .map(|of| column(&format!("aggregate{index}_{of}")).cloned())
+                .collect::<Result<Vec<_>>>()?;
+            accumulator.restore(groups, &state)?;
+        }
+        self.slots.insert(start, slot);
+        Ok(())
+    }
+}
+
+/// Puts rows into windows without grouping them: a row for each window it lies in.
+pub(crate) struct AssignWindows {
+    time: Arc<dyn PhysicalExpr>,
+    spec: WindowSpec,
+    schema: SchemaRef,
+}
+
+impl AssignWindows {
+    pub(crate) fn new(time: Arc<dyn PhysicalExpr>, spec: WindowSpec, schema: SchemaRef) -> Self {
+        Self { time, spec, schema }
+    }
+}
+
+impl Operator for AssignWindows {
+    fn push(&mut self, flow: Flow, _context: &mut Context<'_>, out: &mut Vec<Flow>) -> Result<()> {
+        if let Some(windowed) = assign_windows(&flow, &self.time, self.spec, &self.schema)? {
+            out.push(windowed);
+        }
+        Ok(())
+    }
+
+    fn describe(&self) -> String {
+        format!("Window: {} on {}", self.spec, self.time)
+    }
+}
+
+fn assign_windows(
+    flow: &Flow,
+    time: &Arc<dyn PhysicalExpr>,
+    spec: WindowSpec,
+    schema: &SchemaRef,
+) -> Result<Option<Flow>> {
+    let array = time.evaluate(&flow.batch)?.into_array(flow.num_rows())?;
+    let mask = is_not_null(&array)?;
+    let times = arrow::compute::filter(&array, &mask)?;
+    let kept = filter_record_batch(&flow.batch, &mask)?;
+    let flow = if kept.num_rows() < flow.num_rows() {
+        flow.filtered(&mask)?
+    } else {
+        flow.clone()
+    };
+    let (rows, starts, ends) = crate::window::expand(times.as_primitive::<TimestampMicrosecondType>().values(), spec);
+    if UInt32Array::len(&rows) == 0 {
+        return Ok(None);
+    }
+    let taken = flow.taken(&rows)?;
+    let mut columns = taken.batch.columns().to_vec();
+    columns.push(starts);
+    columns.push(ends);
+    let batch = batch_of(schema, columns, taken.num_rows())?;
+    Ok(Some(taken.with_batch(batch)))
+}

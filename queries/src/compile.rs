@@ -1,0 +1,716 @@
+//! Compiles an optimised plan into a pipeline of operators, or says what in it can't run continuously.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, SchemaRef};
+use datafusion::common::{DFSchema, Result};
+use datafusion::execution::context::ExecutionProps;
+use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
+use datafusion::logical_expr::{Aggregate as AggregateNode, Expr, ExprSchemable, Join, JoinType, LogicalPlan};
+use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr::aggregate::LoweredAggregateBuilder;
+use datafusion::physical_expr::planner::create_physical_expr;
+
+use crate::accumulator::AggregateKind;
+use crate::aggregate::{Aggregate, AggregateCall, AggregatePlan, AssignWindows, GroupColumn};
+use crate::catalog::{Catalog, Relation, amends};
+use crate::error::{Position, QueryError, find_word, from_datafusion};
+use crate::flow::Flow;
+use crate::join::{JoinPlan, ReferenceJoin};
+use crate::operator::{Context, Filter, Footprint, Operator, Project, Relabel};
+use crate::statement::{Emit, Statement};
+use crate::window::{WINDOW_END, WINDOW_START, WindowNode, WindowSpec};
+
+struct Node {
+    operator: Box<dyn Operator>,
+    /// Where its output goes; `None` for the last operator of the pipeline.
+    parent: Option<usize>,
+}
+
+/// Operators in the order in which rows meet them: an operator stands before the one that reads it.
+#[derive(Default)]
+pub(crate) struct Pipeline {
+    nodes: Vec<Node>,
+    /// Where rows come in: the name of a stream, query or table, and the operator that reads it.
+    leaves: Vec<(String, usize)>,
+}
+
+impl Pipeline {
+    /// The names of what it reads.
+    pub(crate) fn sources(&self) -> impl Iterator<Item = &str> {
+        self.leaves.iter().map(|(name, _)| name.as_str())
+    }
+
+    /// Feeds rows of `source`; what comes out at the end is appended to `out`.
+    pub(crate) fn push(
+        &mut self,
+        source: &str,
+        flow: Flow,
+        context: &mut Context<'_>,
+        out: &mut Vec<Flow>,
+    ) -> Result<()> {
+        for index in 0..self.leaves.len() {
+            let (name, leaf) = &self.leaves[index];
+            if name == source {
+                let leaf = *leaf;
+                self.climb(leaf, vec![flow.clone()], context, out)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn climb(&mut self, from: usize, flows: Vec<Flow>, context: &mut Context<'_>, out: &mut Vec<Flow>) -> Result<()> {
+        let mut current = flows;
+        let mut at = Some(from);
+        while let Some(index) = at {
+            let node = &mut self.nodes[index];
+            let mut next = Vec::new();
+            for flow in current {
+                node.operator.push(flow, context, &mut next)?;
+            }
+            if next.is_empty() {
+                return Ok(());
+            }
+            current = next;
+            at = node.parent;
+        }
+        out.append(&mut current);
+        Ok(())
+    }
+
+    /// Moves time on in every operator, the ones nearest to the streams first.
+    pub(crate) fn advance(&mut self, watermark: i64, context: &mut Context<'_>, out: &mut Vec<Flow>) -> Result<()> {
+        for index in 0..self.nodes.len() {
+            let mut said = Vec::new();
+            self.nodes[index].operator.advance(watermark, context, &mut said)?;
+            if !said.is_empty() {
+                match self.nodes[index].parent {
+                    Some(parent) => self.climb(parent, said, context, out)?,
+                    None => out.append(&mut said),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The rows that the last keeping operator stands for now, as they would be said; `None` without such an operator.
+    pub(crate) fn peek(&mut self, context: &mut Context<'_>) -> Result<Option<Vec<Flow>>> {
+        for index in (0..self.nodes.len()).rev() {
+            if let Some(flow) = self.nodes[index].operator.peek()? {
+                let mut out = Vec::new();
+                match self.nodes[index].parent {
+                    _ if flow.num_rows() == 0 => {}
+                    Some(parent) => self.climb(parent, vec![flow], context, &mut out)?,
+                    None => out.push(flow),
+                }
+                return Ok(Some(out));
+            }
+        }
+        Ok(None)
+    }
+
+    /// What each operator must remember, with its number.
+    pub(crate) fn snapshot(&mut self) -> Result<Vec<(usize, arrow::array::RecordBatch)>> {
+        let mut parts = Vec::new();
+        for (index, node) in self.nodes.iter_mut().enumerate() {
+            if let Some(part) = node.operator.snapshot()? {
+                parts.push((index, part));
+            }
+        }
+        Ok(parts)
+    }
+
+    /// Takes back what `snapshot` gave.
+    pub(crate) fn restore(&mut self, parts: &[(usize, arrow::array::RecordBatch)]) -> Result<()> {
+        for (index, part) in parts {
+            if let Some(node) = self.nodes.get_mut(*index) {
+                node.operator.restore(part)?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn footprint(&self) -> Footprint {
+        let mut sum = Footprint::default();
+        for node in &self.nodes {
+            sum += node.operator.footprint();
+        }
+        sum
+    }
+
+    /// One line an operator, the last one first.
+    pub(crate) fn describe(&self) -> Vec<String> {
+        self.nodes.iter().rev().map(|node| node.operator.describe()).collect()
+    }
+
+    fn add(&mut self, operator: Box<dyn Operator>, children: &[usize]) -> usize {
+        let index = self.nodes.len();
+        self.nodes.push(Node { operator, parent: None });
+        for child in children {
+            self.nodes[*child].parent = Some(index);
+        }
+        index
+    }
+}
+
+/// A compiled SELECT.
+pub(crate) struct Compiled {
+    pub(crate) pipeline: Pipeline,
+    pub(crate) schema: SchemaRef,
+    /// Which columns tell rows apart that amend each other; `None` where each row stands for itself.
+    pub(crate) keys: Option<Vec<usize>>,
+    /// The longest window, microseconds: how far times of output rows lie behind the watermark.
+    pub(crate) lag_us: i64,
+    pub(crate) has_state: bool,
+    pub(crate) emit: Emit,
+    /// The reference tables it looks up.
+    pub(crate) references: Vec<String>,
+}
+
+/// Compiles the plan of `statement`; `keeps_causes` when an alert reads it.
+pub(crate) fn compile(
+    plan: &LogicalPlan,
+    statement: &Statement,
+    catalog: &Catalog,
+    keeps_causes: bool,
+) -> Result<Compiled, QueryError> {
+    let mut compiler = Compiler {
+        statement,
+        catalog,
+        keeps_causes,
+        props: ExecutionProps::new(),
+        pipeline: Pipeline::default(),
+        lag_us: 0,
+        has_state: false,
+        windowed: false,
+        running: false,
+        references: Vec::new(),
+    };
+    compiler.node(plan)?;
+    let emit = statement
+        .emit
+        .unwrap_or(if compiler.windowed { Emit::Close } else { Emit::Update });
+    let keys = if compiler.has_state { key_columns(plan) } else { None };
+    Ok(Compiled {
+        pipeline: compiler.pipeline,
+        schema: Arc::new(plan.schema().as_arrow().clone()),
+        keys,
+        lag_us: compiler.lag_us,
+        has_state: compiler.has_state,
+        emit,
+        references: compiler.references,
+    })
+}
+
+struct Compiler<'a> {
+    statement: &'a Statement,
+    catalog: &'a Catalog,
+    keeps_causes: bool,
+    props: ExecutionProps,
+    pipeline: Pipeline,
+    lag_us: i64,
+    has_state: bool,
+    windowed: bool,
+    running: bool,
+    references: Vec<String>,
+}
+
+impl Compiler<'_> {
+    fn at(&self, word: &str) -> Position {
+        find_word(&self.statement.select, word, self.statement.at).unwrap_or(self.statement.at)
+    }
+
+    fn wrap<T>(&self, result: Result<T>) -> Result<T, QueryError> {
+        result.map_err(|error| from_datafusion(&error, self.statement.at, &self.statement.select))
+    }
+
+    fn physical(&self, expr: &Expr, schema: &DFSchema) -> Result<Arc<dyn PhysicalExpr>, QueryError> {
+        self.wrap(create_physical_expr(
+            expr,
+            schema,
+            &self.props,
+            &PhysicalPlanningContext::default(),
+        ))
+    }
+
+    fn node(&mut self, plan: &LogicalPlan) -> Result<usize, QueryError> {
+        match plan {
+            LogicalPlan::SubqueryAlias(alias) => self.node(&alias.input),
+            LogicalPlan::TableScan(scan) => self.leaf(scan),
+            LogicalPlan::Filter(filter) => {
+                let child = self.node(&filter.input)?;
+                let predicate = self.physical(&filter.predicate, filter.input.schema())?;
+                Ok(self.pipeline.add(Box::new(Filter::new(predicate)), &[child]))
+            }
+            LogicalPlan::Projection(projection) => {
+                let child = self.node(&projection.input)?;
+                let expressions = projection
+                    .expr
+                    .iter()
+                    .map(|expr| self.physical(expr, projection.input.schema()))
+                    .collect::<Result<Vec<_>, _>>()?;
+                let schema = Arc::new(projection.schema.as_arrow().clone());
+                Ok(self.pipeline.add(Box::new(Project::new(expressions, schema)), &[child]))
+            }
+            LogicalPlan::Extension(extension) if extension.node.as_any().is::<WindowNode>() => {
+                let window = window_of(plan).expect("the guard looked");
+                let child = self.node(&window.input)?;
+                let time = self.physical(&window.time, window.input.schema())?;
+                self.lag_us = self.lag_us.max(window.spec.size_us);
+                let schema = Arc::new(plan.schema().as_arrow().clone());
+                Ok(self
+                    .pipeline
+                    .add(Box::new(AssignWindows::new(time, window.spec, schema)), &[child]))
+            }
+            LogicalPlan::Aggregate(aggregate) => self.aggregate(aggregate),
+            LogicalPlan::Join(join) => self.join(join),
+            LogicalPlan::Union(union) => {
+                let children = union
+                    .inputs
+                    .iter()
+                    .map(|input| self.node(input))
+                    .collect::<Result<Vec<_>, _>>()?;
+                let schema = Arc::new(union.schema.as_arrow().clone());
+                Ok(self
+                    .pipeline
+                    .add(Box::new(Relabel::new(None, schema, "Union".to_owned())), &children))
+            }
+            other => {
+                let what = other.display().to_string();
+                let word = what.split([':', ' ']).next().unwrap_or_default().to_owned();
+                Err(self.at(&word).mistake(
+                    format!("{what} can't run on a stream without end"),
+                    "filters, projections, GROUP BY with or without TUMBLE and HOP, UNION ALL, and joins with reference tables can",
+                ))
+            }
+        }
+    }
+
+    fn leaf(&mut self, scan: &datafusion::logical_expr::TableScan) -> Result<usize, QueryError> {
+        let name = scan.table_name.table().to_owned();
+        if self.is_reference(&name) {
+            return Err(self.at(&name).mistake(
+                format!("'{name}' is a reference table and never speaks by itself"),
+                "join it with a stream or a query",
+            ));
+        }
+        self.scan(scan, &name)
+    }
+
+    fn scan(&mut self, scan: &datafusion::logical_expr::TableScan, name: &str) -> Result<usize, QueryError> {
+        let schema = Arc::new(scan.projected_schema.as_arrow().clone());
+        let relabel = Relabel::new(scan.projection.clone(), schema, format!("Read {name}"));
+        let index = self.pipeline.add(Box::new(relabel), &[]);
+        self.pipeline.leaves.push((name.to_owned(), index));
+        if let Some(Relation::Output { lag_us, .. }) = self.catalog.get(name).map(|entry| &entry.relation) {
+            self.lag_us = self.lag_us.max(*lag_us);
+        }
+        Ok(index)
+    }
+
+    fn is_reference(&self, name: &str) -> bool {
+        matches!(
+            self.catalog.get(name).map(|entry| &entry.relation),
+            Some(Relation::Reference)
+        )
+    }
+
+    fn aggregate(&mut self, node: &AggregateNode) -> Result<usize, QueryError> {
+        if let Some(name) = self.amending_source(&node.input) {
+            return Err(self.at(&name).mistake(
+                format!("'{name}' says rows again when they change, so that grouping them would count them twice"),
+                format!("create '{name}' WITH (emit = 'close'), or group the stream itself"),
+            ));
+        }
+        if self.has_state && !self.windowed && self.running {
+            return Err(self.at("GROUP").mistake(
+                "a running GROUP BY over another is never final",
+                "give the inner one a window",
+            ));
+        }
+        let below = Below::of(&node.input);
+        let (input, window) = match &below.window {
+            Some(window) => (Arc::clone(&window.input), Some((window.time.clone(), window.spec))),
+            None => (Arc::clone(&node.input), None),
+        };
+        let child = self.node(&input)?;
+        let schema = input.schema();
+        let is_window = |name: &str| name == WINDOW_START || name == WINDOW_END;
+        let mentions_window = |expr: &Expr| expr.column_refs().iter().any(|column| is_window(&column.name));
+
+        let mut keys = Vec::new();
+        let mut key_types = Vec::new();
+        let mut columns = Vec::new();
+        for expr in &node.group_expr {
+            if matches!(expr, Expr::GroupingSet(_)) {
+                return Err(self.at("GROUP").mistake(
+                    "ROLLUP, CUBE and GROUPING SETS are not there",
+                    "write one query for each grouping",
+                ));
+            }
+            let resolved = self.wrap(below.resolve(expr))?;
+            match (&window, unaliased(&resolved)) {
+                (Some(_), Expr::Column(column)) if column.name == WINDOW_START => {
+                    columns.push(GroupColumn::WindowStart)
+                }
+                (Some(_), Expr::Column(column)) if column.name == WINDOW_END => columns.push(GroupColumn::WindowEnd),
+                (Some(_), other) if mentions_window(other) => {
+                    return Err(self.at(WINDOW_START).mistake(
+                        format!("GROUP BY {expr} computes with the window's times"),
+                        "group by window_start and window_end themselves, and compute in the SELECT list",
+                    ));
+                }
+                (_, other) => {
+                    key_types.push(self.wrap(other.get_type(schema))?);
+                    columns.push(GroupColumn::Key(keys.len()));
+                    keys.push(self.physical(other, schema)?);
+                }
+            }
+        }
+        if window.is_some() && !columns.iter().any(|column| !matches!(column, GroupColumn::Key(_))) {
+            return Err(self.at("GROUP").mistake(
+                "the rows are put into windows, but not grouped by them",
+                "add window_start and window_end to GROUP BY",
+            ));
+        }
+        let mut filters = Vec::new();
+        for predicate in &below.filters {
+            let resolved = self.wrap(below.resolve(predicate))?;
+            if window.is_some() && mentions_window(&resolved) {
+                return Err(self.at("WHERE").mistake(
+                    format!("WHERE {predicate} asks for the window's times before rows are grouped"),
+                    "ask in HAVING",
+                ));
+            }
+            if window.is_some() {
+                filters.push(self.physical(&resolved, schema)?);
+            }
+        }
+        let mut aggregates = Vec::new();
+        for expr in &node.aggr_expr {
+            aggregates.push(self.call(expr, &below, window.is_some(), schema)?);
+        }
+        let window = match window {
+            Some((time, spec)) => {
+                self.lag_us = self.lag_us.max(spec.size_us);
+                Some((self.physical(&time, schema)?, spec))
+            }
+            None => None,
+        };
+        let emit = self.emit(window.as_ref().map(|(_, spec)| *spec))?;
+        let plan = AggregatePlan {
+            filters,
+            keys,
+            key_types,
+            aggregates,
+            columns,
+            schema: Arc::new(node.schema.as_arrow().clone()),
+            emit,
+            lateness_us: self.statement.lateness_us,
+            ttl_us: if window.is_some() { None } else { self.statement.ttl_us },
+            keeps_causes: self.keeps_causes,
+            window,
+        };
+        self.has_state = true;
+        let operator = self.wrap(Aggregate::new(plan))?;
+        Ok(self.pipeline.add(Box::new(operator), &[child]))
+    }
+
+    fn emit(&mut self, window: Option<WindowSpec>) -> Result<Emit, QueryError> {
+        match (window, self.statement.emit) {
+            (None, Some(Emit::Close)) => Err(self.at("emit").mistake(
+                "emit = 'close' waits for the end of a window, and there is none",
+                "group by a window, FROM TUMBLE(…) or HOP(…), or emit = 'update'",
+            )),
+            (None, emit) => {
+                self.running = true;
+                Ok(emit.unwrap_or(Emit::Update))
+            }
+            (Some(_), emit) => {
+                self.windowed = true;
+                Ok(emit.unwrap_or(Emit::Close))
+            }
+        }
+    }
+
+    fn call(&self, expr: &Expr, below: &Below, windowed: bool, schema: &DFSchema) -> Result<AggregateCall, QueryError> {
+        let name = expr.schema_name().to_string();
+        let resolved = if windowed {
+            self.wrap(below.resolve(expr))?
+        } else {
+            expr.clone()
+        };
+        if windowed
+            && resolved
+                .column_refs()
+                .iter()
+                .any(|column| column.name == WINDOW_START || column.name == WINDOW_END)
+        {
+            return Err(self.at(WINDOW_START).mistake(
+                format!("{name} aggregates the window's times, which are the same for all its rows"),
+                "name window_start and window_end in the SELECT list",
+            ));
+        }
+        let input = schema.as_arrow();
+        let planning = PhysicalPlanningContext::default();
+        let lowered = self.wrap(
+            LoweredAggregateBuilder::new(&resolved, schema, input, &self.props, &planning)
+                .with_name(name.clone())
+                .build(),
+        )?;
+        let mut args = lowered.aggregate.expressions();
+        args.extend(lowered.order_bys.iter().map(|order| Arc::clone(&order.expr)));
+        let types = self.wrap(
+            args.iter()
+                .map(|arg| arg.data_type(input))
+                .collect::<Result<Vec<DataType>>>(),
+        )?;
+        Ok(AggregateCall {
+            kind: AggregateKind::of(&lowered.aggregate, &types),
+            args,
+            filter: lowered.filter,
+            name,
+        })
+    }
+
+    /// The name of an amending query among what `plan` reads, if there is one.
+    fn amending_source(&self, plan: &LogicalPlan) -> Option<String> {
+        match plan {
+            LogicalPlan::TableScan(scan) => {
+                let name = scan.table_name.table();
+                match self.catalog.get(name).map(|entry| &entry.relation) {
+                    Some(Relation::Output { amends: true, .. }) => Some(name.to_owned()),
+                    _ => None,
+                }
+            }
+            other => other.inputs().into_iter().find_map(|input| self.amending_source(input)),
+        }
+    }
+
+    fn only_references(&self, plan: &LogicalPlan) -> bool {
+        match plan {
+            LogicalPlan::TableScan(scan) => self.is_reference(scan.table_name.table()),
+            LogicalPlan::SubqueryAlias(_) | LogicalPlan::Filter(_) | LogicalPlan::Projection(_) => {
+                plan.inputs().into_iter().all(|input| self.only_references(input))
+            }
+            _ => false,
+        }
+    }
+
+    fn join(&mut self, join: &Join) -> Result<usize, QueryError> {
+        let stream_is_left = match (self.only_references(&join.left), self.only_references(&join.right)) {
+            (false, true) => true,
+            (true, false) => false,
+            _ => {
+                return Err(self.at("JOIN").mistake(
+                    "two streams are joined, and each row would wait for the other for ever",
+                    "one side must be a reference table (zones, seats, devices), possibly filtered",
+                ));
+            }
+        };
+        let keeps_unmatched = match (join.join_type, stream_is_left) {
+            (JoinType::Inner, _) => false,
+            (JoinType::Left, true) | (JoinType::Right, false) => true,
+            (other, _) => {
+                return Err(self.at("JOIN").mistake(
+                    format!("{other} JOIN would have to say rows of the table that nothing matches"),
+                    "JOIN, or LEFT JOIN with the stream on the left",
+                ));
+            }
+        };
+        let (stream, table) = if stream_is_left {
+            (&join.left, &join.right)
+        } else {
+            (&join.right, &join.left)
+        };
+        let child = self.node(stream)?;
+        let (table_side, references) = self.table_side(table)?;
+        self.references.extend(references);
+        let mut plan = JoinPlan {
+            table_side,
+            table_schema: Arc::new(table.schema().as_arrow().clone()),
+            stream_keys: Vec::new(),
+            table_keys: Vec::new(),
+            key_types: Vec::new(),
+            filter: None,
+            keeps_unmatched,
+            stream_is_left,
+            schema: Arc::new(join.schema.as_arrow().clone()),
+        };
+        for (left, right) in &join.on {
+            let (of_stream, of_table) = if stream_is_left { (left, right) } else { (right, left) };
+            plan.key_types.push(self.wrap(of_table.get_type(table.schema()))?);
+            plan.stream_keys.push(self.physical(of_stream, stream.schema())?);
+            plan.table_keys.push(self.physical(of_table, table.schema())?);
+        }
+        if let Some(filter) = &join.filter {
+            plan.filter = Some(self.physical(filter, &join.schema)?);
+        }
+        let operator = self.wrap(ReferenceJoin::new(plan))?;
+        Ok(self.pipeline.add(Box::new(operator), &[child]))
+    }
+
+    /// Compiles what is done to a reference table before it is joined.
+    fn table_side(&mut self, plan: &LogicalPlan) -> Result<(Pipeline, Vec<String>), QueryError> {
+        let outer = std::mem::take(&mut self.pipeline);
+        let compiled = self.table_node(plan);
+        let table_side = std::mem::replace(&mut self.pipeline, outer);
+        compiled?;
+        let names = table_side.sources().map(str::to_owned).collect();
+        Ok((table_side, names))
+    }
+
+    fn table_node(&mut self, plan: &LogicalPlan) -> Result<usize, QueryError> {
+        match plan {
+            LogicalPlan::TableScan(scan) => {
+                let name = scan.table_name.table().to_owned();
+                self.scan(scan, &name)
+            }
+            LogicalPlan::SubqueryAlias(alias) => self.table_node(&alias.input),
+            LogicalPlan::Filter(filter) => {
+                let child = self.table_node(&filter.input)?;
+                let predicate = self.physical(&filter.predicate, filter.input.schema())?;
+                Ok(self.pipeline.add(Box::new(Filter::new(predicate)), &[child]))
+            }
+            LogicalPlan::Projection(projection) => {
+                let child = self.table_node(&projection.input)?;
+                let expressions = projection
+                    .expr
+                    .iter()
+                    .map(|expr| self.physical(expr, projection.input.schema()))
+                    .collect::<Result<Vec<_>, _>>()?;
+                let schema = Arc::new(projection.schema.as_arrow().clone());
+                Ok(self.pipeline.add(Box::new(Project::new(expressions, schema)), &[child]))
+            }
+            other => Err(self
+                .statement
+                .at
+                .wrong(format!("{} can't be done to a reference table", other.display()))),
+        }
+    }
+}
+
+fn unaliased(expr: &Expr) -> &Expr {
+    match expr {
+        Expr::Alias(alias) => unaliased(&alias.expr),
+        other => other,
+    }
+}
+
+fn window_of(plan: &LogicalPlan) -> Option<&WindowNode> {
+    match plan {
+        LogicalPlan::Extension(extension) => extension.node.as_any().downcast_ref::<WindowNode>(),
+        _ => None,
+    }
+}
+
+/// What lies between an aggregate and the window it reads: filters and projections, to be expressed over the
+/// window's input.
+struct Below {
+    window: Option<WindowNode>,
+    filters: Vec<Expr>,
+    projections: Vec<(Arc<DFSchema>, Vec<Expr>)>,
+}
+
+impl Below {
+    fn of(input: &Arc<LogicalPlan>) -> Self {
+        let mut below = Self {
+            window: None,
+            filters: Vec::new(),
+            projections: Vec::new(),
+        };
+        let mut filters: Vec<(usize, Expr)> = Vec::new();
+        let mut plan: &LogicalPlan = input;
+        loop {
+            match plan {
+                LogicalPlan::SubqueryAlias(alias) => {
+                    // Another qualifier, the same columns in the same order.
+                    let inner = alias.input.schema();
+                    let columns = inner.iter().map(Expr::from).collect();
+                    below.projections.push((Arc::clone(&alias.schema), columns));
+                    plan = &alias.input;
+                }
+                LogicalPlan::Projection(projection) => {
+                    below
+                        .projections
+                        .push((Arc::clone(&projection.schema), projection.expr.clone()));
+                    plan = &projection.input;
+                }
+                LogicalPlan::Filter(filter) => {
+                    filters.push((below.projections.len(), filter.predicate.clone()));
+                    plan = &filter.input;
+                }
+                other => {
+                    below.window = window_of(other).cloned();
+                    break;
+                }
+            }
+        }
+        if below.window.is_none() {
+            below.projections.clear();
+            return below;
+        }
+        below.filters = filters
+            .into_iter()
+            .filter_map(|(depth, expr)| below.resolve_from(&expr, depth).ok())
+            .collect();
+        below
+    }
+
+    /// `expr`, which stands above all projections, over the window's output.
+    fn resolve(&self, expr: &Expr) -> Result<Expr> {
+        self.resolve_from(expr, 0)
+    }
+
+    fn resolve_from(&self, expr: &Expr, depth: usize) -> Result<Expr> {
+        use datafusion::common::tree_node::{Transformed, TreeNode};
+        let mut expr = expr.clone();
+        for (schema, columns) in self.projections.iter().skip(depth) {
+            expr = expr
+                .transform(|inner| match &inner {
+                    Expr::Column(column) => match schema.maybe_index_of_column(column) {
+                        Some(index) => Ok(Transformed::yes(unaliased(&columns[index]).clone())),
+                        None => Ok(Transformed::no(inner)),
+                    },
+                    _ => Ok(Transformed::no(inner)),
+                })?
+                .data;
+        }
+        Ok(expr)
+    }
+}
+
+/// Which output columns hold the grouping keys, all of them; `None` when one is missing from the SELECT list.
+fn key_columns(plan: &LogicalPlan) -> Option<Vec<usize>> {
+    match plan {
+        LogicalPlan::Aggregate(aggregate) => Some((0..aggregate.group_expr.len()).collect()),
+        LogicalPlan::SubqueryAlias(alias) => key_columns(&alias.input),
+        LogicalPlan::Filter(filter) => key_columns(&filter.input),
+        LogicalPlan::Projection(projection) => {
+            let inner = projection.input.schema();
+            key_columns(&projection.input)?
+                .into_iter()
+                .map(|key| {
+                    projection.expr.iter().position(|expr| match unaliased(expr) {
+                        Expr::Column(column) => inner.maybe_index_of_column(column) == Some(key),
+                        _ => false,
+                    })
+                })
+                .collect()
+        }
+        LogicalPlan::Join(join) => {
+            let left = join.left.schema().fields().len();
+            key_columns(&join.left)
+                .or_else(|| Some(key_columns(&join.right)?.into_iter().map(|key| key + left).collect()))
+        }
+        _ => None,
+    }
+}
+
+/// Whether a query of this mode says rows again.
+pub(crate) fn output_relation(compiled: &Compiled) -> Relation {
+    Relation::Output {
+        amends: compiled.has_state && amends(compiled.emit),
+        lag_us: compiled.lag_us,
+    }
+}

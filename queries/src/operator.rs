@@ -1,0 +1,209 @@
+//! An operator is one step of a compiled query: rows go in, rows come out, time moves on.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, BooleanArray, RecordBatch};
+use arrow::datatypes::SchemaRef;
+use datafusion::common::{Result, cast::as_boolean_array};
+use datafusion::physical_expr::PhysicalExpr;
+
+use crate::catalog::References;
+use crate::flow::Flow;
+
+/// A row that no window could take any more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LateRow {
+    /// The event it came from, where it came from one.
+    pub event_id: Option<String>,
+    /// Its event time, microseconds.
+    pub event_time: i64,
+    /// The watermark it met, microseconds.
+    pub watermark: i64,
+}
+
+/// What an operator is handed beside its rows.
+pub(crate) struct Context<'a> {
+    /// The reference tables as they stand now.
+    pub(crate) references: &'a References,
+    /// Where rows go that came too late.
+    pub(crate) late: &'a mut Vec<LateRow>,
+}
+
+/// One step of a compiled query.
+///
+/// Contract: `push` and `advance` append what they say to `out` and nothing else (trusted); a watermark never goes
+/// back (checked by the query set); `restore` takes what `snapshot` of an operator of the same plan gave (checked by
+/// the fingerprint).
+pub(crate) trait Operator: Send {
+    /// Takes rows.
+    fn push(&mut self, flow: Flow, context: &mut Context<'_>, out: &mut Vec<Flow>) -> Result<()>;
+
+    /// Time has moved on to `watermark`, microseconds.
+    fn advance(&mut self, _watermark: i64, _context: &mut Context<'_>, _out: &mut Vec<Flow>) -> Result<()> {
+        Ok(())
+    }
+
+    /// The rows this operator stands for now, without changing it; `None` where it keeps none.
+    fn peek(&mut self) -> Result<Option<Flow>> {
+        Ok(None)
+    }
+
+    /// What it must remember over a restart; `None` where there is nothing.
+    fn snapshot(&mut self) -> Result<Option<RecordBatch>> {
+        Ok(None)
+    }
+
+    /// Takes back what `snapshot` gave.
+    fn restore(&mut self, _snapshot: &RecordBatch) -> Result<()> {
+        Ok(())
+    }
+
+    /// How much it keeps: keys, and bytes by estimate.
+    fn footprint(&self) -> Footprint {
+        Footprint::default()
+    }
+
+    /// One line for `usher explain`.
+    fn describe(&self) -> String;
+}
+
+/// How much state an operator or query keeps.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Footprint {
+    /// Keys that are alive.
+    pub keys: usize,
+    /// Windows that are open.
+    pub windows: usize,
+    /// Bytes, estimated from above.
+    pub bytes: usize,
+}
+
+impl std::ops::AddAssign for Footprint {
+    fn add_assign(&mut self, other: Self) {
+        self.keys += other.keys;
+        self.windows += other.windows;
+        self.bytes += other.bytes;
+    }
+}
+
+/// Keeps the rows for which a condition holds, at once: stock DataFusion's filter would wait for a full batch.
+pub(crate) struct Filter {
+    predicate: Arc<dyn PhysicalExpr>,
+}
+
+impl Filter {
+    pub(crate) fn new(predicate: Arc<dyn PhysicalExpr>) -> Self {
+        Self { predicate }
+    }
+}
+
+/// Evaluates a condition; a null counts as false, as in WHERE.
+pub(crate) fn evaluate_mask(predicate: &Arc<dyn PhysicalExpr>, batch: &RecordBatch) -> Result<BooleanArray> {
+    let array = predicate.evaluate(batch)?.into_array(batch.num_rows())?;
+    let mask = as_boolean_array(&array)?;
+    Ok(match mask.nulls() {
+        Some(_) => arrow::compute::prep_null_mask_filter(mask),
+        None => mask.clone(),
+    })
+}
+
+impl Operator for Filter {
+    fn push(&mut self, flow: Flow, _context: &mut Context<'_>, out: &mut Vec<Flow>) -> Result<()> {
+        let mask = evaluate_mask(&self.predicate, &flow.batch)?;
+        match mask.true_count() {
+            0 => {}
+            all if all == flow.num_rows() => out.push(flow),
+            _ => out.push(flow.filtered(&mask)?),
+        }
+        Ok(())
+    }
+
+    fn describe(&self) -> String {
+        format!("Filter: {}", self.predicate)
+    }
+}
+
+/// Evaluates the SELECT list.
+pub(crate) struct Project {
+    expressions: Vec<Arc<dyn PhysicalExpr>>,
+    schema: SchemaRef,
+}
+
+impl Project {
+    pub(crate) fn new(expressions: Vec<Arc<dyn PhysicalExpr>>, schema: SchemaRef) -> Self {
+        Self { expressions, schema }
+    }
+}
+
+/// Evaluates `expressions` over `batch`, one array a column.
+pub(crate) fn evaluate_all(
+    expressions: &[Arc<dyn PhysicalExpr>],
+    batch: &RecordBatch,
+) -> Result<Vec<arrow::array::ArrayRef>> {
+    expressions
+        .iter()
+        .map(|expression| expression.evaluate(batch)?.into_array(batch.num_rows()))
+        .collect()
+}
+
+/// A batch of `columns` under `schema`; also right for no columns at all.
+pub(crate) fn batch_of(schema: &SchemaRef, columns: Vec<arrow::array::ArrayRef>, rows: usize) -> Result<RecordBatch> {
+    let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(rows));
+    Ok(RecordBatch::try_new_with_options(
+        Arc::clone(schema),
+        columns,
+        &options,
+    )?)
+}
+
+impl Operator for Project {
+    fn push(&mut self, flow: Flow, _context: &mut Context<'_>, out: &mut Vec<Flow>) -> Result<()> {
+        let columns = evaluate_all(&self.expressions, &flow.batch)?;
+        let batch = batch_of(&self.schema, columns, flow.num_rows())?;
+        out.push(flow.with_batch(batch));
+        Ok(())
+    }
+
+    fn describe(&self) -> String {
+        let list: Vec<String> = self
+            .expressions
+            .iter()
+            .zip(self.schema.fields())
+            .map(|(expression, field)| format!("{expression} AS {}", field.name()))
+            .collect();
+        format!("Project: {}", list.join(", "))
+    }
+}
+
+/// Where rows of a stream or of another query come in, or where branches meet: gives the rows the columns of here.
+pub(crate) struct Relabel {
+    columns: Option<Vec<usize>>,
+    schema: SchemaRef,
+    label: String,
+}
+
+impl Relabel {
+    /// Picks `columns` (all of them for `None`) and gives them the names and types of `schema`.
+    pub(crate) fn new(columns: Option<Vec<usize>>, schema: SchemaRef, label: String) -> Self {
+        Self { columns, schema, label }
+    }
+}
+
+impl Operator for Relabel {
+    fn push(&mut self, flow: Flow, _context: &mut Context<'_>, out: &mut Vec<Flow>) -> Result<()> {
+        let columns = match &self.columns {
+            Some(picked) => picked
+                .iter()
+                .map(|index| Arc::clone(flow.batch.column(*index)))
+                .collect(),
+            None => flow.batch.columns().to_vec(),
+        };
+        let batch = batch_of(&self.schema, columns, flow.num_rows())?;
+        out.push(flow.with_batch(batch));
+        Ok(())
+    }
+
+    fn describe(&self) -> String {
+        self.label.clone()
+    }
+}

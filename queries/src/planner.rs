@@ -1,0 +1,294 @@
+//! Plans a SELECT on stock DataFusion: refuses what can't run continuously with its place, then optimises.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use datafusion::common::DFSchema;
+use datafusion::common::config::Dialect;
+use datafusion::datasource::TableProvider;
+use datafusion::execution::SessionStateBuilder;
+use datafusion::execution::session_state::SessionState;
+use datafusion::logical_expr::{ExprSchemable, LogicalPlan};
+use datafusion::optimizer::OptimizerRule;
+use datafusion::optimizer::eliminate_cross_join::EliminateCrossJoin;
+use datafusion::optimizer::eliminate_filter::EliminateFilter;
+use datafusion::optimizer::extract_equijoin_predicate::ExtractEquijoinPredicate;
+use datafusion::optimizer::push_down_filter::PushDownFilter;
+use datafusion::optimizer::replace_distinct_aggregate::ReplaceDistinctWithAggregate;
+use datafusion::optimizer::simplify_expressions::SimplifyExpressions;
+use datafusion::physical_expr::PhysicalExpr;
+use datafusion::prelude::SessionConfig;
+use datafusion::sql::parser::Statement as ParsedStatement;
+use datafusion::sql::sqlparser::ast::{
+    Distinct, Expr as SqlExpr, Query, SetExpr, SetOperator, SetQuantifier, Spanned, Statement as SqlStatement, Visit,
+    Visitor, visit_expressions,
+};
+use datafusion::sql::sqlparser::tokenizer::Span;
+
+use crate::catalog::{Catalog, empty_table};
+use crate::error::{Position, QueryError, find_word, from_datafusion, nearest};
+use crate::statement::{OptionValue, Statement};
+use crate::window::WindowPlanner;
+
+/// Tables by name, as a session sees them.
+pub(crate) type Tables = BTreeMap<String, Arc<dyn TableProvider>>;
+
+/// The relations of a catalog without rows, for planning.
+pub(crate) fn planning_tables(catalog: &Catalog) -> Tables {
+    catalog
+        .iter()
+        .map(|(name, entry)| (name.to_owned(), empty_table(&entry.schema) as Arc<dyn TableProvider>))
+        .collect()
+}
+
+/// A DataFusion session over `tables` that knows our windows.
+///
+/// One partition, no re-partitioning: what runs is our own loop, and a bounded run shall be comparable with it.
+pub(crate) fn session(tables: Tables, continuous: bool) -> datafusion::common::Result<SessionState> {
+    let mut config = SessionConfig::new()
+        .with_target_partitions(1)
+        .with_round_robin_repartition(false)
+        .with_repartition_aggregations(false)
+        .with_repartition_joins(false)
+        .with_repartition_windows(false)
+        .with_information_schema(false);
+    config.options_mut().sql_parser.collect_spans = true;
+    config.options_mut().sql_parser.map_string_types_to_utf8view = false;
+    let tables = Arc::new(tables);
+    let mut builder = SessionStateBuilder::new()
+        .with_config(config)
+        .with_default_features()
+        .with_relation_planners(vec![Arc::new(WindowPlanner {
+            tables: Arc::clone(&tables),
+        })]);
+    if continuous {
+        // Only what makes a plan simpler: projections stay as written, so that what is compiled is what was meant.
+        let rules: Vec<Arc<dyn OptimizerRule + Send + Sync>> = vec![
+            Arc::new(SimplifyExpressions::new()),
+            Arc::new(ReplaceDistinctWithAggregate::new()),
+            Arc::new(ExtractEquijoinPredicate::new()),
+            Arc::new(EliminateFilter::new()),
+            Arc::new(EliminateCrossJoin::new()),
+            Arc::new(PushDownFilter::new()),
+        ];
+        builder = builder.with_optimizer_rules(rules);
+    }
+    let state = builder.build();
+    let schema = state.schema_for_ref("any")?;
+    for (name, provider) in tables.iter() {
+        schema.register_table(name.clone(), Arc::clone(provider))?;
+    }
+    Ok(state)
+}
+
+/// Plans statements over one catalog.
+pub(crate) struct Planner {
+    state: SessionState,
+    names: Vec<String>,
+}
+
+impl Planner {
+    pub(crate) fn new(catalog: &Catalog) -> Result<Self, QueryError> {
+        let start = Position { line: 1, column: 1 };
+        let state = session(planning_tables(catalog), true).map_err(|error| from_datafusion(&error, start, ""))?;
+        let names = catalog.iter().map(|(name, _)| name.to_owned()).collect();
+        Ok(Self { state, names })
+    }
+
+    /// The optimised plan of a statement's SELECT.
+    pub(crate) fn plan(&self, statement: &Statement) -> Result<LogicalPlan, QueryError> {
+        let text = &statement.select;
+        let wrap = |error| self.named(from_datafusion(&error, statement.at, text));
+        let parsed = self.state.sql_to_statement(text, &Dialect::Generic).map_err(wrap)?;
+        if let ParsedStatement::Statement(sql) = &parsed {
+            refuse_unsupported(sql, statement.at)?;
+        }
+        let plan = futures::executor::block_on(self.state.statement_to_plan(parsed)).map_err(wrap)?;
+        refuse_unstable_functions(&plan, text, statement.at)?;
+        self.state.optimize(&plan).map_err(wrap)
+    }
+
+    /// Says of a relation that is not there which one was meant.
+    fn named(&self, error: QueryError) -> QueryError {
+        let Some(name) = error
+            .wrong
+            .strip_prefix("table '")
+            .and_then(|rest| rest.split('\'').next())
+        else {
+            return error;
+        };
+        let name = name.rsplit('.').next().unwrap_or(name);
+        let right = match nearest(name, self.names.iter().map(String::as_str)) {
+            Some(near) => format!("did you mean '{near}'?"),
+            None => format!("there are: {}", self.names.join(", ")),
+        };
+        QueryError {
+            wrong: format!("there is no stream, query or table '{name}'"),
+            right: Some(right),
+            ..error
+        }
+    }
+
+    /// A condition in an option, over the columns of a statement's SELECT.
+    pub(crate) fn condition(
+        &self,
+        option: &OptionValue,
+        schema: &DFSchema,
+    ) -> Result<Arc<dyn PhysicalExpr>, QueryError> {
+        let shift = |error: QueryError| QueryError {
+            line: option.at.line + error.line - 1,
+            column: if error.line == 1 {
+                option.at.column + error.column - 1
+            } else {
+                error.column
+            },
+            ..error
+        };
+        let start = Position { line: 1, column: 1 };
+        let wrap = |error| shift(from_datafusion(&error, start, &option.value));
+        let logical = self.state.create_logical_expr(&option.value, schema).map_err(wrap)?;
+        let data_type = logical.get_type(schema).map_err(wrap)?;
+        if data_type != arrow::datatypes::DataType::Boolean {
+            return Err(option.at.mistake(
+                format!("'{}' is {data_type} and no condition", option.value),
+                "a condition such as 'share >= 0.9' was expected",
+            ));
+        }
+        self.state.create_physical_expr(logical, schema).map_err(wrap)
+    }
+}
+
+fn at(span: Span, fallback: Position) -> Position {
+    if span.start.line == 0 {
+        fallback
+    } else {
+        Position {
+            line: span.start.line,
+            column: span.start.column,
+        }
+    }
+}
+
+/// Walks the statement as written, where places are known, and refuses what has no meaning on a stream without end.
+fn refuse_unsupported(sql: &SqlStatement, start: Position) -> Result<(), QueryError> {
+    let mut found: Option<QueryError> = None;
+    if let ControlFlow::Break(error) = sql.visit(&mut Queries { start }) {
+        return Err(error);
+    }
+    let _ = visit_expressions(sql, |expr: &SqlExpr| {
+        let error = match expr {
+            SqlExpr::Function(function) if function.over.is_some() => Some(at(function.span(), start).mistake(
+                format!("{} OVER (…) ranks rows of a whole table", function.name),
+                "a stream has no last row; group by a window instead: FROM HOP(…) … GROUP BY window_start",
+            )),
+            SqlExpr::Subquery(query)
+            | SqlExpr::InSubquery { subquery: query, .. }
+            | SqlExpr::Exists { subquery: query, .. } => Some(at(query.span(), start).mistake(
+                "a subquery inside an expression would be asked again for every row",
+                "join with the table or query in FROM instead",
+            )),
+            _ => None,
+        };
+        match error {
+            Some(error) => {
+                found = Some(error);
+                ControlFlow::Break(())
+            }
+            None => ControlFlow::Continue(()),
+        }
+    });
+    found.map_or(Ok(()), Err)
+}
+
+/// Visits each SELECT of a statement, also those in WITH and FROM.
+struct Queries {
+    start: Position,
+}
+
+impl Visitor for Queries {
+    type Break = QueryError;
+
+    fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<QueryError> {
+        match refuse_in_query(query, self.start) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(error) => ControlFlow::Break(error),
+        }
+    }
+}
+
+fn refuse_in_query(query: &Query, start: Position) -> Result<(), QueryError> {
+    if let Some(order_by) = &query.order_by {
+        return Err(at(order_by.span(), start).mistake(
+            "ORDER BY needs the last row, and a stream has none",
+            "leave it out; readers sort what they show",
+        ));
+    }
+    if let Some(limit) = &query.limit_clause {
+        return Err(at(limit.span(), start).mistake("LIMIT would end the stream", "leave it out"));
+    }
+    if let Some(fetch) = &query.fetch {
+        return Err(at(fetch.span(), start).mistake("FETCH would end the stream", "leave it out"));
+    }
+    refuse_in_body(&query.body, start)
+}
+
+fn refuse_in_body(body: &SetExpr, start: Position) -> Result<(), QueryError> {
+    match body {
+        SetExpr::SetOperation {
+            op,
+            set_quantifier,
+            left,
+            right,
+        } => {
+            if *op != SetOperator::Union || !matches!(set_quantifier, SetQuantifier::All) {
+                return Err(at(right.span(), start).mistake(
+                    format!("{op} {set_quantifier} compares all rows of two sides"),
+                    "UNION ALL puts two streams together",
+                ));
+            }
+            refuse_in_body(left, start)?;
+            refuse_in_body(right, start)
+        }
+        SetExpr::Select(select) => match &select.distinct {
+            Some(Distinct::On(exprs)) => {
+                let place = exprs.first().map_or(start, |expr| at(expr.span(), start));
+                Err(place.mistake(
+                    "DISTINCT ON needs an order",
+                    "GROUP BY the columns and take first_value or last_value",
+                ))
+            }
+            _ => Ok(()),
+        },
+        _ => Ok(()),
+    }
+}
+
+/// Refuses functions whose answer changes by itself: a query is planned once and runs for ever.
+fn refuse_unstable_functions(plan: &LogicalPlan, text: &str, start: Position) -> Result<(), QueryError> {
+    use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+    use datafusion::logical_expr::{Expr, Volatility};
+    let mut found = None;
+    let walked = plan.apply_with_subqueries(|node| {
+        node.apply_expressions(|expr| {
+            expr.apply(|inner| {
+                if let Expr::ScalarFunction(function) = inner
+                    && function.func.signature().volatility != Volatility::Immutable
+                    && ["now", "current_date", "current_time", "random", "uuid"].contains(&function.func.name())
+                {
+                    found = Some(function.func.name().to_owned());
+                    return Ok(TreeNodeRecursion::Stop);
+                }
+                Ok(TreeNodeRecursion::Continue)
+            })
+        })
+    });
+    walked.map_err(|error| from_datafusion(&error, start, text))?;
+    match found {
+        Some(name) => Err(find_word(text, &name, start).unwrap_or(start).mistake(
+            format!("{name}() would give another answer in a replay"),
+            "use event_time, received_at, or the window's own times",
+        )),
+        None => Ok(()),
+    }
+}

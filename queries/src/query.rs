@@ -1,0 +1,309 @@
+//! A query that runs: its statement, its pipeline, its conditions as an alert, and what it has cost so far.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Instant;
+
+use arrow::array::{BooleanArray, Int64Array};
+use arrow::datatypes::SchemaRef;
+use datafusion::common::{DFSchema, Result};
+use datafusion::physical_expr::PhysicalExpr;
+
+use crate::catalog::{Catalog, Relation};
+use crate::compile::{Compiled, compile, output_relation};
+use crate::error::QueryError;
+use crate::flow::Flow;
+use crate::operator::{Context, Footprint, evaluate_mask};
+use crate::planner::Planner;
+use crate::snapshot::QuerySnapshot;
+use crate::statement::{Statement, StatementKind};
+
+/// What an alert's conditions say of each row.
+#[derive(Debug, Clone)]
+pub struct Judgement {
+    /// Where `raise` holds; without a condition, every row.
+    pub raise: BooleanArray,
+    /// Where `clear` holds; without one, where `raise` does not.
+    pub clear: BooleanArray,
+}
+
+/// Rows that a query said, with the judgement on them when it is an alert.
+#[derive(Debug, Clone)]
+pub struct Output {
+    /// The query's name.
+    pub query: Arc<str>,
+    /// The rows.
+    pub flow: Flow,
+    /// For an alert: what its conditions say.
+    pub judgement: Option<Judgement>,
+}
+
+/// What a query has done so far.
+#[derive(Debug, Clone, Copy, Default, serde::Serialize)]
+pub struct Counters {
+    /// Rows that went in.
+    pub rows_in: u64,
+    /// Rows that came out.
+    pub rows_out: u64,
+    /// Rows that came too late for every window.
+    pub late_rows: u64,
+    /// Time spent evaluating, nanoseconds.
+    pub busy_ns: u64,
+    /// Evaluations: pushes and advances that did something.
+    pub evaluations: u64,
+}
+
+/// A compiled, running query.
+pub struct Query {
+    name: Arc<str>,
+    statement: Statement,
+    compiled: Compiled,
+    raise: Option<Arc<dyn PhysicalExpr>>,
+    clear: Option<Arc<dyn PhysicalExpr>>,
+    /// Rows are taken one by one, so that each event's effect is seen by itself: what an alert says must not depend
+    /// on how many events happened to come in one batch.
+    one_by_one: bool,
+    plan_text: String,
+    counters: Counters,
+    broken: Option<String>,
+}
+
+impl Query {
+    /// Plans, checks and compiles a statement.
+    pub(crate) fn create(
+        statement: Statement,
+        catalog: &Catalog,
+        planner: &Planner,
+        feeds_alert: bool,
+    ) -> Result<Self, QueryError> {
+        let plan = planner.plan(&statement)?;
+        let keeps_causes = feeds_alert || matches!(statement.kind, StatementKind::Alert(_));
+        let compiled = compile(&plan, &statement, catalog, keeps_causes)?;
+        let (mut raise, mut clear) = (None, None);
+        if let StatementKind::Alert(options) = &statement.kind {
+            let schema = DFSchema::try_from(compiled.schema.as_ref().clone())
+                .map_err(|error| statement.at.wrong(error.strip_backtrace()))?;
+            raise = options
+                .raise
+                .as_ref()
+                .map(|condition| planner.condition(condition, &schema))
+                .transpose()?;
+            clear = options
+                .clear
+                .as_ref()
+                .map(|condition| planner.condition(condition, &schema))
+                .transpose()?;
+        }
+        Ok(Self {
+            name: Arc::from(statement.name.as_str()),
+            one_by_one: keeps_causes && compiled.has_state,
+            plan_text: plan.display_indent().to_string(),
+            statement,
+            compiled,
+            raise,
+            clear,
+            counters: Counters::default(),
+            broken: None,
+        })
+    }
+
+    /// The query's name.
+    pub fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    /// The statement as written.
+    pub fn statement(&self) -> &Statement {
+        &self.statement
+    }
+
+    /// The columns of its output.
+    pub fn schema(&self) -> &SchemaRef {
+        &self.compiled.schema
+    }
+
+    /// The columns by which a later row amends an earlier one; `None` where each row stands for itself.
+    pub fn keys(&self) -> Option<&[usize]> {
+        self.compiled.keys.as_deref()
+    }
+
+    /// What it reads: streams and queries.
+    pub fn sources(&self) -> impl Iterator<Item = &str> {
+        self.compiled.pipeline.sources()
+    }
+
+    /// The reference tables it looks up.
+    pub fn references(&self) -> &[String] {
+        &self.compiled.references
+    }
+
+    /// What it has done so far.
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// How much it keeps.
+    pub fn footprint(&self) -> Footprint {
+        self.compiled.pipeline.footprint()
+    }
+
+    /// Why it has stopped, if it has.
+    pub fn broken(&self) -> Option<&str> {
+        self.broken.as_deref()
+    }
+
+    /// Its operators, the last one first, a line each.
+    pub fn operators(&self) -> Vec<String> {
+        self.compiled.pipeline.describe()
+    }
+
+    /// DataFusion's plan.
+    pub fn plan_text(&self) -> &str {
+        &self.plan_text
+    }
+
+    pub(crate) fn relation(&self) -> Relation {
+        output_relation(&self.compiled)
+    }
+
+    /// A fingerprint of what its snapshots mean: the statement and its plan.
+    pub fn fingerprint(&self) -> String {
+        format!("{}\n{}", self.statement.sql, self.plan_text)
+    }
+
+    /// How far this query's watermark stays behind, because it reads windows of another query.
+    pub(crate) fn source_lag_us(&self, catalog: &Catalog) -> i64 {
+        self.sources()
+            .filter_map(|source| match catalog.get(source).map(|entry| &entry.relation) {
+                Some(Relation::Output { lag_us, .. }) => Some(*lag_us),
+                _ => None,
+            })
+            .max()
+            .unwrap_or(0)
+    }
+
+    /// Feeds rows of `source`.
+    pub(crate) fn push(&mut self, source: &str, flow: Flow, lag_us: i64, context: &mut Context<'_>) -> Vec<Output> {
+        self.counters.rows_in += flow.num_rows() as u64;
+        let flow = if lag_us > 0 { behind(flow, lag_us) } else { flow };
+        self.guarded(context, |query, context, out| {
+            if query.one_by_one && flow.num_rows() > 1 {
+                for row in 0..flow.num_rows() {
+                    query.compiled.pipeline.push(source, flow.row(row), context, out)?;
+                }
+                return Ok(());
+            }
+            query.compiled.pipeline.push(source, flow, context, out)
+        })
+    }
+
+    /// Moves its time on.
+    pub(crate) fn advance(&mut self, watermark: i64, lag_us: i64, context: &mut Context<'_>) -> Vec<Output> {
+        if !self.compiled.has_state {
+            return Vec::new();
+        }
+        self.guarded(context, |query, context, out| {
+            query
+                .compiled
+                .pipeline
+                .advance(watermark.saturating_sub(lag_us), context, out)
+        })
+    }
+
+    /// Runs a step; an error or a panic stops this query and no other.
+    fn guarded(
+        &mut self,
+        context: &mut Context<'_>,
+        step: impl FnOnce(&mut Self, &mut Context<'_>, &mut Vec<Flow>) -> Result<()>,
+    ) -> Vec<Output> {
+        if self.broken.is_some() {
+            return Vec::new();
+        }
+        let started = Instant::now();
+        let late_before = context.late.len();
+        let mut flows = Vec::new();
+        let result = catch_unwind(AssertUnwindSafe(|| {
+            step(self, context, &mut flows)?;
+            flows
+                .into_iter()
+                .map(|flow| self.judged(flow))
+                .collect::<Result<Vec<_>>>()
+        }));
+        let outputs = match result {
+            Ok(Ok(outputs)) => outputs,
+            Ok(Err(error)) => {
+                self.stop(error.strip_backtrace());
+                Vec::new()
+            }
+            Err(panic) => {
+                let words = panic.downcast_ref::<&str>().map(ToString::to_string);
+                let words = words
+                    .or_else(|| panic.downcast_ref::<String>().cloned())
+                    .unwrap_or_default();
+                self.stop(format!("a fault in the engine: {words}"));
+                Vec::new()
+            }
+        };
+        self.counters.late_rows += (context.late.len() - late_before) as u64;
+        self.counters.rows_out += outputs.iter().map(|output| output.flow.num_rows() as u64).sum::<u64>();
+        self.counters.busy_ns += u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.counters.evaluations += 1;
+        outputs
+    }
+
+    fn stop(&mut self, reason: String) {
+        tracing::error!(query = %self.name, %reason, "query stopped");
+        self.broken = Some(reason);
+    }
+
+    fn judged(&self, flow: Flow) -> Result<Output> {
+        let judgement = match &self.statement.kind {
+            StatementKind::Query => None,
+            StatementKind::Alert(_) => {
+                let all = |value: bool| BooleanArray::from(vec![value; flow.num_rows()]);
+                let raise = match &self.raise {
+                    Some(condition) => evaluate_mask(condition, &flow.batch)?,
+                    None => all(true),
+                };
+                let clear = match (&self.clear, &self.raise) {
+                    (Some(condition), _) => evaluate_mask(condition, &flow.batch)?,
+                    (None, Some(_)) => arrow::compute::not(&raise)?,
+                    (None, None) => all(false),
+                };
+                Some(Judgement { raise, clear })
+            }
+        };
+        Ok(Output {
+            query: Arc::clone(&self.name),
+            flow,
+            judgement,
+        })
+    }
+
+    /// The rows it stands for now, without changing it; `None` when it keeps none.
+    pub(crate) fn peek(&mut self, context: &mut Context<'_>) -> Result<Option<Vec<Flow>>> {
+        self.compiled.pipeline.peek(context)
+    }
+
+    pub(crate) fn snapshot(&mut self) -> Result<QuerySnapshot> {
+        Ok(QuerySnapshot {
+            name: self.name.to_string(),
+            fingerprint: self.fingerprint(),
+            parts: self.compiled.pipeline.snapshot()?,
+        })
+    }
+
+    pub(crate) fn restore(&mut self, snapshot: &QuerySnapshot) -> Result<()> {
+        self.compiled.pipeline.restore(&snapshot.parts)
+    }
+}
+
+fn behind(mut flow: Flow, lag_us: i64) -> Flow {
+    flow.watermarks = Arc::new(
+        flow.watermarks
+            .iter()
+            .map(|at| at.map(|at| at.saturating_sub(lag_us)))
+            .collect::<Int64Array>(),
+    );
+    flow
+}

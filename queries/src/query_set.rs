@@ -1,0 +1,404 @@
+//! The query set holds all running queries and steps them: rows of streams go in, rows of queries come out.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, RecordBatch, StringArray, TimestampMicrosecondArray};
+use arrow::compute::concat_batches;
+use arrow::datatypes::SchemaRef;
+use datafusion::common::Result;
+
+use crate::catalog::{Catalog, Entry, References, Relation};
+use crate::error::{QueryError, nearest};
+use crate::flow::Flow;
+use crate::operator::{Context, LateRow};
+use crate::planner::Planner;
+use crate::query::{Output, Query};
+use crate::snapshot::QuerySnapshot;
+use crate::statement::{Statement, StatementKind};
+use crate::streams::{LATE, stream_schema};
+
+/// What became of a query's snapshot at a restart.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub enum Restored {
+    /// It goes on where it was.
+    Kept,
+    /// The query has changed since; it begins anew.
+    Changed,
+    /// The query is no longer there.
+    Gone,
+    /// The snapshot could not be read; the query begins anew.
+    Unreadable(String),
+}
+
+/// All running queries, in an order in which each stands behind those it reads.
+#[derive(Default)]
+pub struct QuerySet {
+    catalog: Catalog,
+    references: References,
+    queries: Vec<Query>,
+    /// For each query, how far its watermark stays behind.
+    lags: Vec<i64>,
+    /// Source name to the queries that read it.
+    routes: BTreeMap<String, Vec<usize>>,
+    watermark: Option<i64>,
+}
+
+impl QuerySet {
+    /// No query yet; the built-in streams are known.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds or replaces a reference table; its columns must stay the same while queries read it.
+    pub fn set_reference(&mut self, name: &str, rows: RecordBatch) {
+        self.catalog.insert(
+            name,
+            Entry {
+                relation: Relation::Reference,
+                schema: rows.schema(),
+            },
+        );
+        self.references.set(name, rows);
+    }
+
+    /// The reference tables as they stand.
+    pub fn references(&self) -> &References {
+        &self.references
+    }
+
+    /// What statements may read.
+    pub fn catalog(&self) -> &Catalog {
+        &self.catalog
+    }
+
+    /// The running queries.
+    pub fn queries(&self) -> &[Query] {
+        &self.queries
+    }
+
+    /// A running query by name.
+    pub fn get(&self, name: &str) -> Option<&Query> {
+        self.queries.iter().find(|query| query.name().as_ref() == name)
+    }
+
+    /// The watermark the queries have reached, microseconds.
+    pub fn watermark(&self) -> Option<i64> {
+        self.watermark
+    }
+
+    /// Plans and checks a statement without running it.
+    ///
+    /// # Errors
+    /// The mistake with its place.
+    pub fn check(&self, statement: Statement) -> Result<Query, QueryError> {
+        self.plan(statement, false)
+    }
+
+    /// Creates many queries, in whatever order they were written; each may read the others.
+    ///
+    /// # Errors
+    /// All mistakes, each with the index of its statement; the statements without one are created.
+    pub fn create_all(&mut self, statements: Vec<Statement>) -> Vec<(usize, QueryError)> {
+        let names: Vec<String> = statements.iter().map(|statement| statement.name.clone()).collect();
+        let reads: Vec<BTreeSet<usize>> = statements
+            .iter()
+            .map(|statement| mentioned(statement, &names))
+            .collect();
+        let mut feeds_alert: Vec<bool> = statements
+            .iter()
+            .map(|statement| matches!(statement.kind, StatementKind::Alert(_)))
+            .collect();
+        // What an alert reads, and what that reads, until nothing is new.
+        while let Some(next) = (0..reads.len())
+            .filter(|index| feeds_alert[*index])
+            .flat_map(|index| &reads[index])
+            .find(|read| !feeds_alert[**read])
+        {
+            feeds_alert[*next] = true;
+        }
+        let mut mistakes = Vec::new();
+        let mut waiting: Vec<(usize, Statement)> = statements.into_iter().enumerate().collect();
+        let mut done = BTreeSet::new();
+        while !waiting.is_empty() {
+            let ready = waiting
+                .iter()
+                .position(|(index, _)| reads[*index].iter().all(|read| done.contains(read) || read == index));
+            // A circle has no beginning: take its first, whose error will name what is not there yet.
+            let (index, statement) = waiting.remove(ready.unwrap_or(0));
+            if let Err(error) = self.create_feeding(statement, feeds_alert[index]) {
+                mistakes.push((index, error));
+            }
+            done.insert(index);
+        }
+        mistakes
+    }
+
+    /// Creates one query and runs it from now on.
+    ///
+    /// # Errors
+    /// The mistake with its place; nothing has changed then.
+    pub fn create(&mut self, statement: Statement) -> Result<(), QueryError> {
+        let is_alert = matches!(statement.kind, StatementKind::Alert(_));
+        self.create_feeding(statement, is_alert)?;
+        if is_alert && let Some(last) = self.queries.last() {
+            let sources: Vec<String> = last.sources().map(str::to_owned).collect();
+            self.make_feed_alert(&sources)?;
+        }
+        Ok(())
+    }
+
+    /// Stops and forgets a query.
+    ///
+    /// # Errors
+    /// In words: there is none of that name, or others read it.
+    pub fn remove(&mut self, name: &str) -> Result<(), String> {
+        let Some(index) = self.queries.iter().position(|query| query.name().as_ref() == name) else {
+            let near = nearest(name, self.queries.iter().map(|query| query.name().as_ref()));
+            return Err(match near {
+                Some(near) => format!("there is no query '{name}'; did you mean '{near}'?"),
+                None => format!("there is no query '{name}'"),
+            });
+        };
+        let readers: Vec<&str> = self
+            .queries
+            .iter()
+            .filter(|query| query.sources().any(|source| source == name))
+            .map(|query| query.name().as_ref())
+            .collect();
+        if !readers.is_empty() {
+            return Err(format!(
+                "'{name}' is read by {}; remove those first",
+                readers.join(", ")
+            ));
+        }
+        self.queries.remove(index);
+        self.catalog.remove(name);
+        self.rewire();
+        Ok(())
+    }
+
+    fn plan(&self, statement: Statement, feeds_alert: bool) -> Result<Query, QueryError> {
+        if let Some(entry) = self.catalog.get(&statement.name) {
+            let what = match entry.relation {
+                Relation::Stream => "a stream",
+                Relation::Output { .. } => "a query",
+                Relation::Reference => "a reference table",
+            };
+            return Err(statement.name_at.mistake(
+                format!("there is {what} '{}' already", statement.name),
+                "take another name",
+            ));
+        }
+        let planner = Planner::new(&self.catalog)?;
+        Query::create(statement, &self.catalog, &planner, feeds_alert)
+    }
+
+    fn create_feeding(&mut self, statement: Statement, feeds_alert: bool) -> Result<(), QueryError> {
+        let query = self.plan(statement, feeds_alert)?;
+        let entry = Entry {
+            relation: query.relation(),
+            schema: Arc::clone(query.schema()),
+        };
+        self.catalog.insert(query.name(), entry);
+        self.queries.push(query);
+        self.rewire();
+        Ok(())
+    }
+
+    /// Queries that a new alert reads keep causes from now on; their state goes on.
+    fn make_feed_alert(&mut self, sources: &[String]) -> Result<(), QueryError> {
+        let mut waiting: Vec<String> = sources.to_vec();
+        while let Some(name) = waiting.pop() {
+            let Some(index) = self.queries.iter().position(|query| query.name().as_ref() == name) else {
+                continue;
+            };
+            let statement = self.queries[index].statement().clone();
+            let failed = |error: datafusion::common::DataFusionError| statement.at.wrong(error.strip_backtrace());
+            let snapshot = self.queries[index].snapshot().map_err(failed)?;
+            let planner = Planner::new(&self.catalog)?;
+            let mut again = Query::create(statement.clone(), &self.catalog, &planner, true)?;
+            again.restore(&snapshot).map_err(failed)?;
+            waiting.extend(again.sources().map(str::to_owned));
+            self.queries[index] = again;
+        }
+        self.rewire();
+        Ok(())
+    }
+
+    fn rewire(&mut self) {
+        self.routes.clear();
+        self.lags.clear();
+        for (index, query) in self.queries.iter().enumerate() {
+            for source in query.sources().collect::<BTreeSet<_>>() {
+                self.routes.entry(source.to_owned()).or_default().push(index);
+            }
+            self.lags.push(query.source_lag_us(&self.catalog));
+        }
+    }
+
+    /// Whether any query reads `stream`; what nobody reads need not be made.
+    pub fn reads(&self, stream: &str) -> bool {
+        self.routes.contains_key(stream)
+    }
+
+    /// Feeds rows of a stream; what the queries say is appended to `out`, in the order in which it was said.
+    pub fn push(&mut self, stream: &str, flow: &Flow, out: &mut Vec<Output>) {
+        let mut late = Vec::new();
+        self.deliver(stream, flow, &mut late, out);
+        self.deliver_late(late, out);
+    }
+
+    fn deliver(&mut self, source: &str, flow: &Flow, late: &mut Vec<(Arc<str>, LateRow)>, out: &mut Vec<Output>) {
+        let readers = self.routes.get(source).map_or(0, Vec::len);
+        for reader in 0..readers {
+            let index = self.routes[source][reader];
+            let mut rows = Vec::new();
+            let mut context = Context {
+                references: &self.references,
+                late: &mut rows,
+            };
+            let said = self.queries[index].push(source, flow.clone(), self.lags[index], &mut context);
+            let name = Arc::clone(self.queries[index].name());
+            late.extend(rows.into_iter().map(|row| (Arc::clone(&name), row)));
+            self.pass_on(&name, said, late, out);
+        }
+    }
+
+    fn pass_on(
+        &mut self,
+        name: &Arc<str>,
+        said: Vec<Output>,
+        late: &mut Vec<(Arc<str>, LateRow)>,
+        out: &mut Vec<Output>,
+    ) {
+        let is_read = self.routes.contains_key(name.as_ref());
+        for output in said {
+            let flow = is_read.then(|| output.flow.clone());
+            out.push(output);
+            if let Some(flow) = flow {
+                self.deliver(name, &flow, late, out);
+            }
+        }
+    }
+
+    /// Moves time on to `watermark`: windows close, keys are forgotten. A watermark never goes back; an earlier one
+    /// changes nothing.
+    pub fn advance(&mut self, watermark: i64, out: &mut Vec<Output>) {
+        if self.watermark.is_some_and(|current| watermark <= current) || watermark == i64::MIN {
+            return;
+        }
+        self.watermark = Some(watermark);
+        let mut late = Vec::new();
+        for index in 0..self.queries.len() {
+            let mut rows = Vec::new();
+            let mut context = Context {
+                references: &self.references,
+                late: &mut rows,
+            };
+            let said = self.queries[index].advance(watermark, self.lags[index], &mut context);
+            if said.is_empty() {
+                continue;
+            }
+            let name = Arc::clone(self.queries[index].name());
+            self.pass_on(&name, said, &mut late, out);
+        }
+        self.deliver_late(late, out);
+    }
+
+    /// Rows that came too late are a stream of their own. What comes too late there is not told again.
+    fn deliver_late(&mut self, late: Vec<(Arc<str>, LateRow)>, out: &mut Vec<Output>) {
+        if late.is_empty() || !self.reads(LATE) {
+            return;
+        }
+        let Some(schema) = stream_schema(LATE) else { return };
+        let columns: Vec<ArrayRef> = vec![
+            Arc::new(StringArray::from_iter_values(
+                late.iter().map(|(query, _)| query.as_ref()),
+            )),
+            Arc::new(
+                late.iter()
+                    .map(|(_, row)| row.event_id.as_deref())
+                    .collect::<StringArray>(),
+            ),
+            Arc::new(TimestampMicrosecondArray::from_iter_values(
+                late.iter().map(|(_, row)| row.event_time),
+            )),
+            Arc::new(TimestampMicrosecondArray::from_iter_values(
+                late.iter().map(|(_, row)| row.watermark),
+            )),
+            Arc::new(StringArray::from_iter_values(
+                late.iter().map(|_| "the windows it belongs to were final"),
+            )),
+        ];
+        if let Ok(batch) = RecordBatch::try_new(schema, columns) {
+            let flow = Flow::at_watermark(batch, self.watermark.unwrap_or(i64::MIN));
+            let mut dropped = Vec::new();
+            self.deliver(LATE, &flow, &mut dropped, out);
+        }
+    }
+
+    /// The rows a query stands for now: its keys and open windows, as it would say them.
+    ///
+    /// # Errors
+    /// When evaluating fails. `None` when there is no such query or it keeps no rows.
+    pub fn peek(&mut self, name: &str) -> Result<Option<(SchemaRef, RecordBatch)>> {
+        let Some(query) = self.queries.iter_mut().find(|query| query.name().as_ref() == name) else {
+            return Ok(None);
+        };
+        let mut late = Vec::new();
+        let mut context = Context {
+            references: &self.references,
+            late: &mut late,
+        };
+        let schema = Arc::clone(query.schema());
+        let Some(flows) = query.peek(&mut context)? else {
+            return Ok(None);
+        };
+        let batch = concat_batches(&schema, flows.iter().map(|flow| &flow.batch))?;
+        Ok(Some((schema, batch)))
+    }
+
+    /// What all queries must remember over a restart.
+    ///
+    /// # Errors
+    /// When an operator's state can't be written as Arrow data.
+    pub fn snapshot(&mut self) -> Result<Vec<QuerySnapshot>> {
+        self.queries.iter_mut().map(Query::snapshot).collect()
+    }
+
+    /// Takes back snapshots; a query that has changed since begins anew, and the answer says so for each.
+    pub fn restore(&mut self, watermark: Option<i64>, snapshots: &[QuerySnapshot]) -> Vec<(String, Restored)> {
+        self.watermark = watermark;
+        snapshots
+            .iter()
+            .map(|snapshot| {
+                let query = self
+                    .queries
+                    .iter_mut()
+                    .find(|query| query.name().as_ref() == snapshot.name);
+                let outcome = match query {
+                    None => Restored::Gone,
+                    Some(query) if query.fingerprint() != snapshot.fingerprint => Restored::Changed,
+                    Some(query) => match query.restore(snapshot) {
+                        Ok(()) => Restored::Kept,
+                        Err(error) => Restored::Unreadable(error.strip_backtrace()),
+                    },
+                };
+                (snapshot.name.clone(), outcome)
+            })
+            .collect()
+    }
+}
+
+/// Which of `names` a statement's SELECT mentions as a word; more than it reads does no harm, less would.
+fn mentioned(statement: &Statement, names: &[String]) -> BTreeSet<usize> {
+    let text = statement.select.to_lowercase();
+    let words: BTreeSet<&str> = text.split(|c: char| !c.is_alphanumeric() && c != '_').collect();
+    names
+        .iter()
+        .enumerate()
+        .filter(|(_, name)| **name != statement.name && words.contains(name.as_str()))
+        .map(|(index, _)| index)
+        .collect()
+}

@@ -1,0 +1,167 @@
+//! The watermark tells up to which event time everything has been seen, as far as anyone can know.
+
+use rustc_hash::FxHashMap;
+use serde::{Deserialize, Serialize};
+
+/// How the watermark follows its sources. All in microseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WatermarkOptions {
+    /// How far events of one source may come out of order.
+    pub delay_us: i64,
+    /// A source silent so long on the clock no longer holds the watermark back; when all are, the clock takes over.
+    pub idle_us: i64,
+}
+
+/// What one source has shown. All in microseconds.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+struct Progress {
+    latest_event: i64,
+    last_received: i64,
+}
+
+/// The watermark over all sources: the least of their latest event times, less the delay.
+///
+/// A source is whatever keeps its own order, here a device. The result depends on the events and the times at which
+/// they were received, and on nothing else, so that a replay of the log finds the same watermarks.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Watermarks {
+    options: WatermarkOptions,
+    sources: FxHashMap<u64, Progress>,
+    watermark: i64,
+    /// The source that held the watermark when it was last worked out; while others move, nothing changes.
+    holder: Option<u64>,
+    /// The newest event over all sources: (event time, when it was received).
+    newest: Option<(i64, i64)>,
+}
+
+impl Watermarks {
+    /// No source yet; the watermark stands at the beginning of time.
+    pub fn new(options: WatermarkOptions) -> Self {
+        Self {
+            options,
+            sources: FxHashMap::default(),
+            watermark: i64::MIN,
+            holder: None,
+            newest: None,
+        }
+    }
+
+    /// The watermark now.
+    pub fn current(&self) -> i64 {
+        self.watermark
+    }
+
+    /// An event of `source` came; gives the watermark that stood when it came, by which its lateness is judged.
+    pub fn observe(&mut self, source: u64, event_time: i64, received: i64) -> i64 {
+        let before = self.tick(received);
+        let progress = self.sources.entry(source).or_insert(Progress {
+            latest_event: event_time,
+            last_received: received,
+        });
+        progress.last_received = received;
+        progress.latest_event = progress.latest_event.max(event_time);
+        if self.newest.is_none_or(|(newest, _)| event_time >= newest) {
+            self.newest = Some((event_time, received));
+        }
+        if self.holder.is_none_or(|holder| holder == source) {
+            self.recompute(received);
+        }
+        before
+    }
+
+    /// The clock moved on to `now` without an event; gives the watermark after it.
+    pub fn tick(&mut self, now: i64) -> i64 {
+        let holder_is_idle = self
+            .holder
+            .and_then(|holder| self.sources.get(&holder))
+            .is_some_and(|progress| now - progress.last_received > self.options.idle_us);
+        if holder_is_idle {
+            self.recompute(now);
+        }
+        if self.holder.is_none()
+            && let Some((event_time, received)) = self.newest
+        {
+            // Every source is idle: time goes on from the newest event at the pace of the clock, so that a quiet
+            // room's last window closes, also when the events are a recording from another year.
+            self.raise(event_time + (now - received) - self.options.delay_us);
+        }
+        self.watermark
+    }
+
+    /// Which source holds the watermark back, if one does.
+    pub fn holder(&self) -> Option<u64> {
+        self.holder
+    }
+
+    fn recompute(&mut self, now: i64) {
+        let slowest = self
+            .sources
+            .iter()
+            .filter(|(_, progress)| now - progress.last_received <= self.options.idle_us)
+            .min_by_key(|(source, progress)| (progress.latest_event, **source));
+        match slowest {
+            Some((source, progress)) => {
+                self.holder = Some(*source);
+                let candidate = progress.latest_event - self.options.delay_us;
+                self.raise(candidate);
+            }
+            None => self.holder = None,
+        }
+    }
+
+    fn raise(&mut self, candidate: i64) {
+        self.watermark = self.watermark.max(candidate);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{WatermarkOptions, Watermarks};
+
+    const SECOND: i64 = 1_000_000;
+
+    fn watermarks() -> Watermarks {
+        Watermarks::new(WatermarkOptions {
+            delay_us: 2 * SECOND,
+            idle_us: 10 * SECOND,
+        })
+    }
+
+    #[test]
+    fn the_slowest_source_holds_the_watermark() {
+        let mut watermarks = watermarks();
+        watermarks.observe(1, 100 * SECOND, 0);
+        watermarks.observe(2, 50 * SECOND, 0);
+        assert_eq!(watermarks.current(), 98 * SECOND, "it never goes back for a newcomer");
+        watermarks.observe(1, 200 * SECOND, SECOND);
+        assert_eq!(watermarks.current(), 98 * SECOND);
+        watermarks.observe(2, 150 * SECOND, SECOND);
+        assert_eq!(watermarks.current(), 148 * SECOND);
+    }
+
+    #[test]
+    fn an_idle_source_steps_aside() {
+        let mut watermarks = watermarks();
+        watermarks.observe(1, 100 * SECOND, 0);
+        watermarks.observe(2, 100 * SECOND, 0);
+        for second in 1..=11 {
+            watermarks.observe(1, (100 + second) * SECOND, second * SECOND);
+        }
+        assert_eq!(watermarks.current(), 109 * SECOND);
+    }
+
+    #[test]
+    fn when_all_are_idle_the_clock_takes_over_at_its_own_pace() {
+        let mut watermarks = watermarks();
+        watermarks.observe(1, 100 * SECOND, 1_000 * SECOND);
+        assert_eq!(watermarks.tick(1_010 * SECOND), 98 * SECOND);
+        assert_eq!(watermarks.tick(1_060 * SECOND), 158 * SECOND);
+    }
+
+    #[test]
+    fn lateness_is_judged_by_the_watermark_before_the_event() {
+        let mut watermarks = watermarks();
+        assert_eq!(watermarks.observe(1, 100 * SECOND, 0), i64::MIN);
+        assert_eq!(watermarks.observe(1, 300 * SECOND, 0), 98 * SECOND);
+    }
+}

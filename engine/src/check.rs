@@ -1,0 +1,118 @@
+//! `usher check`: reads a whole config folder, plans every query in it, starts nothing, and tells all mistakes.
+
+use std::path::{Path, PathBuf};
+
+use usher_queries::error::QueryError;
+use usher_queries::query_set::QuerySet;
+use usher_queries::shipped::SHIPPED;
+use usher_queries::statement::{Statement, parse_statements};
+
+use crate::position::Mistake;
+use crate::reference::set_references;
+use crate::settings::check_dir;
+use crate::site::Places;
+
+/// What was found right.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Checked {
+    /// Shipped statements planned.
+    pub shipped: usize,
+    /// Statements of the folder planned.
+    pub own: usize,
+}
+
+/// Checks `usher.toml`, `site.toml` and `queries/*.sql` of a folder.
+///
+/// # Errors
+/// All mistakes, in the order of files and lines.
+pub fn check(dir: &Path) -> Result<Checked, Vec<Mistake>> {
+    let mut mistakes = check_dir(dir);
+    let places = Places::load(dir).unwrap_or_default();
+    let mut queries = QuerySet::new();
+    set_references(&mut queries, &places);
+    match load_queries(&mut queries, dir) {
+        Ok(checked) if mistakes.is_empty() => return Ok(checked),
+        Ok(_) => {}
+        Err(found) => mistakes.extend(found),
+    }
+    Err(mistakes)
+}
+
+/// Creates the shipped statements and those of a folder's `queries/*.sql`; one of the folder may replace a shipped
+/// one of the same name.
+///
+/// # Errors
+/// All mistakes; the statements without one run.
+pub fn load_queries(queries: &mut QuerySet, dir: &Path) -> Result<Checked, Vec<Mistake>> {
+    let mut mistakes = Vec::new();
+    let mut own: Vec<(PathBuf, Statement)> = Vec::new();
+    for file in sql_files(dir) {
+        let parsed = std::fs::read_to_string(&file)
+            .map_err(|error| QueryError {
+                line: 1,
+                column: 1,
+                wrong: format!("the file can't be read: {error}"),
+                right: Some("a text file with CREATE QUERY and CREATE ALERT statements".to_owned()),
+            })
+            .and_then(|text| parse_statements(&text));
+        match parsed {
+            Ok(statements) => own.extend(statements.into_iter().map(|statement| (file.clone(), statement))),
+            Err(error) => mistakes.push(mistake(&file, error)),
+        }
+    }
+    let mut all: Vec<(PathBuf, Statement)> = Vec::new();
+    for file in SHIPPED {
+        let statements = parse_statements(file.text).map_err(|error| vec![mistake(Path::new(file.name), error)])?;
+        let replaced = |statement: &Statement| own.iter().any(|(_, other)| other.name == statement.name);
+        all.extend(
+            statements
+                .into_iter()
+                .filter(|statement| !replaced(statement))
+                .map(|statement| (PathBuf::from(file.name), statement)),
+        );
+    }
+    let checked = Checked {
+        shipped: all.len(),
+        own: own.len(),
+    };
+    all.append(&mut own);
+    let files: Vec<PathBuf> = all.iter().map(|(file, _)| file.clone()).collect();
+    let statements = all.into_iter().map(|(_, statement)| statement).collect();
+    mistakes.extend(
+        queries
+            .create_all(statements)
+            .into_iter()
+            .map(|(index, error)| mistake(&files[index], error)),
+    );
+    if mistakes.is_empty() {
+        Ok(checked)
+    } else {
+        Err(mistakes)
+    }
+}
+
+fn mistake(file: &Path, error: QueryError) -> Mistake {
+    Mistake {
+        file: file.to_owned(),
+        line: usize::try_from(error.line).unwrap_or(usize::MAX),
+        column: usize::try_from(error.column).unwrap_or(usize::MAX),
+        wrong: error.wrong,
+        right: error
+            .right
+            .unwrap_or_else(|| "see docs/SQL.md for what a query may say".to_owned()),
+    }
+}
+
+/// The folder's query files in the order of their names.
+fn sql_files(dir: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = std::fs::read_dir(dir.join("queries")) else {
+        return Vec::new();
+    };
+    let mut files: Vec<PathBuf> = entries
+        .filter_map(Result::ok)
+        .map(|entry| entry.path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "sql"))
+        .collect();
+    files.sort();
+    files
+}

@@ -44,7 +44,7 @@ fn our_own_form_keeps_topic_payload_and_time() {
             (second + 1_000_000, "not JSON {".to_owned()),
             (
                 second + 2_000_000,
-                r#"[{"in":1,"ts":"2026-03-02T00:00:02Z"}]"#.to_owned()
+                r#"[{"ts":"2026-03-02T00:00:02Z","in":1}]"#.to_owned()
             ),
             (second + 2_000_000, r#"{"in":2}"#.to_owned()),
         ]
@@ -199,10 +199,10 @@ fn rows_of_a_mapping_are_refused_one_by_one() {
     assert_eq!(
         good,
         [
-            r#"{"in":3,"out":0,"time_invented":true,"ts":"2026-03-01T08:00:00+08:00"}"#,
-            r#"{"in":0,"out":2,"time_invented":true,"ts":"2026-03-01T12:00:00+08:00"}"#,
-            r#"{"in":6,"out":0,"time_invented":true,"ts":"2026-03-02T08:00:00+08:00"}"#,
-            r#"{"in":9223372036854775800,"out":0,"time_invented":true,"ts":"2026-03-03T08:00:00+08:00"}"#,
+            r#"{"in":3,"out":0,"ts":"2026-03-01T08:00:00+08:00","time_invented":true}"#,
+            r#"{"in":0,"out":2,"ts":"2026-03-01T12:00:00+08:00","time_invented":true}"#,
+            r#"{"in":6,"out":0,"ts":"2026-03-02T08:00:00+08:00","time_invented":true}"#,
+            r#"{"in":9223372036854775800,"out":0,"ts":"2026-03-03T08:00:00+08:00","time_invented":true}"#,
         ]
     );
     assert_eq!(

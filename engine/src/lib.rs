@@ -1,13 +1,43 @@
-//! Gives meaning to columns and messages: settings and places, recordings and their mappings, the demo's crowd.
+//! Gives meaning to columns and messages: events, engagement, alerts, the walk that joins them, and what shows them.
 
+pub mod added_queries;
+pub mod alert;
+pub mod alerts;
+pub mod answer;
+pub mod bus;
 pub mod calendar;
 pub mod check;
+pub mod columns;
 pub mod crowd;
 pub mod day_figures;
+pub mod decode;
+pub mod demo;
+pub mod devices;
+pub mod engine;
+pub mod event;
+pub mod gate_totals;
+pub mod http;
+pub mod latency;
 pub mod mapping;
+pub mod outbox;
+pub mod people;
+pub mod perception;
+pub mod pipeline;
 pub mod position;
+pub mod pseudonym;
+pub mod recent_ids;
+pub mod record;
 pub mod recording;
 pub mod reference;
+pub mod refused;
 pub mod replay;
+pub mod rule;
+pub mod scrub;
+pub mod seats;
 pub mod settings;
+pub mod settler;
 pub mod site;
+pub mod tables;
+pub mod timestamp;
+pub mod topic;
+pub mod zones;

@@ -95,6 +95,24 @@ impl QuerySet {
         self.plan(statement, false)
     }
 
+    /// As [`QuerySet::check`] for a statement that may take the place of the query of its name.
+    ///
+    /// # Errors
+    /// The mistake with its place.
+    pub fn check_replacing(&mut self, statement: Statement) -> Result<Query, QueryError> {
+        let is_query = self.get(&statement.name).is_some();
+        let before = self.catalog.get(&statement.name).filter(|_| is_query).cloned();
+        let name = statement.name.clone();
+        if before.is_some() {
+            self.catalog.remove(&name);
+        }
+        let planned = self.plan(statement, false);
+        if let Some(before) = before {
+            self.catalog.insert(&name, before);
+        }
+        planned
+    }
+
     /// Creates many queries, in whatever order they were written; each may read the others.
     ///
     /// # Errors

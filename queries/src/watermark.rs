@@ -88,6 +88,13 @@ impl Watermarks {
         self.watermark
     }
 
+    /// The event time it is when our clock shows `now`: that of the newest event, gone on since at the pace of the
+    /// clock. `None` before the first event.
+    pub fn clock_at(&self, now: i64) -> Option<i64> {
+        self.newest
+            .map(|(event_time, received)| event_time + (now - received).max(0))
+    }
+
     /// Which source holds the watermark back, if one does.
     pub fn holder(&self) -> Option<u64> {
         self.holder

@@ -1,0 +1,411 @@
+//! How the engine is: alive, ready, in figures, in one screen, and what it could not read.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Query, State};
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use serde::{Deserialize, Serialize};
+use usher_queries::rows::time_to_text;
+
+use crate::http::paging::{Page, Paging};
+use crate::http::{Problem, Shared};
+use crate::latency::Percentiles;
+use crate::pipeline::{Counts, Pipeline, wall_clock_us};
+use crate::refused::Refusal;
+
+/// A source of messages.
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct SourceStatus {
+    /// What it is.
+    pub name: String,
+    /// Whether messages can arrive.
+    pub connected: bool,
+    /// In words.
+    pub detail: String,
+    /// Messages since the start.
+    pub received: u64,
+    /// Messages of QoS 0 dropped because the engine was slow.
+    pub shed: u64,
+    /// Connections after the first.
+    pub reconnects: u64,
+}
+
+/// A query that stopped.
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct BrokenQuery {
+    /// Its name.
+    pub query: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// Percentiles of a stage by its name.
+#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
+pub struct Stage {
+    /// `decoded`, `evaluated`, `durable` or `alert`.
+    pub stage: &'static str,
+    /// Microseconds since the message was received.
+    #[serde(flatten)]
+    pub percentiles: Percentiles,
+}
+
+/// The engine on one screen.
+#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
+pub struct Status {
+    /// `ok`, `starting`, or `degraded` with something below to look at.
+    pub status: &'static str,
+    /// The release.
+    pub version: &'static str,
+    /// Seconds since the process started.
+    pub uptime_s: u64,
+    /// The engine's event time, RFC 3339.
+    pub now: Option<String>,
+    /// Our clock, RFC 3339.
+    pub wall: String,
+    /// Up to which event time everything has been seen, RFC 3339.
+    pub watermark: Option<String>,
+    /// The device that holds the watermark back.
+    pub held_by: Option<String>,
+    /// Since the start.
+    pub counts: Counts,
+    /// Stage times.
+    pub latency: Vec<Stage>,
+    /// Where messages come from.
+    pub sources: Vec<SourceStatus>,
+    /// First offset of the log that is kept.
+    pub log_oldest: u64,
+    /// The offset the next record gets.
+    pub log_next: u64,
+    /// Records not on disk yet.
+    pub log_not_durable: u64,
+    /// Messages that wait for the broker.
+    pub outbox: usize,
+    /// Running queries.
+    pub queries: usize,
+    /// Queries that stopped.
+    pub broken_queries: Vec<BrokenQuery>,
+    /// Devices heard of.
+    pub devices: usize,
+    /// Devices that an alert calls silent.
+    pub devices_silent: usize,
+    /// People known by pseudonym.
+    pub people: usize,
+    /// Alerts that stand.
+    pub alerts_standing: usize,
+}
+
+/// The process is alive.
+#[utoipa::path(get, path = "/healthz", responses((status = 200, body = String)))]
+pub(super) async fn alive() -> &'static str {
+    "ok\n"
+}
+
+/// It takes messages: the log has been gone through and a source is connected.
+#[utoipa::path(get, path = "/readyz", responses((status = 200, body = String), (status = 503, body = Problem)))]
+pub(super) async fn ready(State(shared): State<Arc<Shared>>) -> Result<&'static str, Problem> {
+    if !shared.is_ready() {
+        return Err(
+            Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the log is still being gone through")
+                .right("it takes messages once that is done"),
+        );
+    }
+    if let Some((name, health)) = shared.sources.iter().find(|(_, health)| !health.borrow().connected) {
+        let detail = health.borrow().detail.clone();
+        return Err(Problem::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            format!("{name} is not connected: {detail}"),
+        ));
+    }
+    Ok("ready\n")
+}
+
+/// Everything in figures, for Prometheus.
+#[utoipa::path(get, path = "/metrics", responses((status = 200, body = String)))]
+pub(super) async fn metrics(State(shared): State<Arc<Shared>>) -> impl IntoResponse {
+    if let Ok(status) = status_of(&shared).await {
+        publish(&status);
+    }
+    (
+        [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")],
+        (shared.metrics)(),
+    )
+}
+
+fn publish(status: &Status) {
+    let counts = &status.counts;
+    let totals = [
+        ("usher_messages_total", counts.messages),
+        ("usher_events_total", counts.events),
+        ("usher_duplicates_total", counts.duplicates),
+        ("usher_wrong_clocks_total", counts.wrong_clocks),
+        ("usher_unreadable_total", counts.refused),
+    ];
+    for (name, value) in totals {
+        ::metrics::counter!(name).absolute(value);
+    }
+    let gauges = [
+        ("usher_log_next_offset", status.log_next as f64),
+        ("usher_log_oldest_offset", status.log_oldest as f64),
+        ("usher_log_not_durable_records", status.log_not_durable as f64),
+        ("usher_outbox_waiting", status.outbox as f64),
+        ("usher_queries", status.queries as f64),
+        ("usher_queries_broken", status.broken_queries.len() as f64),
+        ("usher_devices", status.devices as f64),
+        ("usher_devices_silent", status.devices_silent as f64),
+        ("usher_people", status.people as f64),
+        ("usher_alerts_standing", status.alerts_standing as f64),
+        ("usher_uptime_seconds", status.uptime_s as f64),
+    ];
+    for (name, value) in gauges {
+        ::metrics::gauge!(name).set(value);
+    }
+    for Stage { stage, percentiles } in &status.latency {
+        let quantiles = [
+            ("0.5", percentiles.p50_us),
+            ("0.9", percentiles.p90_us),
+            ("0.99", percentiles.p99_us),
+            ("0.999", percentiles.p999_us),
+            ("1", percentiles.max_us),
+        ];
+        for (quantile, micros) in quantiles {
+            ::metrics::gauge!("usher_stage_seconds", "stage" => *stage, "quantile" => quantile)
+                .set(micros as f64 / 1e6);
+        }
+        ::metrics::counter!("usher_stage_count", "stage" => *stage).absolute(percentiles.count);
+    }
+    for source in &status.sources {
+        let name = source.name.clone();
+        ::metrics::counter!("usher_source_received_total", "source" => name.clone()).absolute(source.received);
+        ::metrics::counter!("usher_source_shed_total", "source" => name.clone()).absolute(source.shed);
+        ::metrics::gauge!("usher_source_connected", "source" => name).set(f64::from(u8::from(source.connected)));
+    }
+}
+
+/// The engine on one screen.
+#[utoipa::path(get, path = "/api/v1/status", responses((status = 200, body = Status)))]
+pub(super) async fn status(State(shared): State<Arc<Shared>>) -> Result<Json<Status>, Problem> {
+    Ok(Json(status_of(&shared).await?))
+}
+
+/// What the pipeline itself knows of how it is.
+struct Inner {
+    now: Option<i64>,
+    watermark: i64,
+    held_by: Option<String>,
+    counts: Counts,
+    queries: usize,
+    broken: Vec<BrokenQuery>,
+    devices: usize,
+    silent: usize,
+    people: usize,
+    standing: usize,
+}
+
+fn inner(pipeline: &mut Pipeline) -> Inner {
+    let perception = &pipeline.perception;
+    let open = perception.alerts.open();
+    let is_standing = |alert: &&&crate::alert::Alert| alert.state.is_standing();
+    let queries = perception.queries.queries();
+    Inner {
+        now: perception.clock_us(),
+        watermark: perception.watermark(),
+        held_by: perception.holder().and_then(|holder| perception.devices.path(holder)),
+        counts: pipeline.counts,
+        queries: queries.len(),
+        broken: queries
+            .iter()
+            .filter_map(|query| {
+                Some(BrokenQuery {
+                    query: query.name().to_string(),
+                    reason: query.broken()?.to_owned(),
+                })
+            })
+            .collect(),
+        devices: perception.devices.len(),
+        silent: open
+            .iter()
+            .filter(is_standing)
+            .filter(|alert| alert.subject.kind == "device")
+            .count(),
+        people: perception.people.len(),
+        standing: open.iter().filter(is_standing).count(),
+    }
+}
+
+pub(crate) async fn status_of(shared: &Shared) -> Result<Status, Problem> {
+    let inner = shared.asker.ask(inner).await?;
+    let sources: Vec<SourceStatus> = shared
+        .sources
+        .iter()
+        .map(|(name, health)| {
+            let health = health.borrow();
+            SourceStatus {
+                name: name.clone(),
+                connected: health.connected,
+                detail: health.detail.clone(),
+                received: health.received,
+                shed: health.shed,
+                reconnects: health.reconnects,
+            }
+        })
+        .collect();
+    let is_degraded = !inner.broken.is_empty() || sources.iter().any(|source| !source.connected);
+    let (next, durable) = (shared.log.next().0, shared.log.durable().0);
+    Ok(Status {
+        status: match (shared.is_ready(), is_degraded) {
+            (false, _) => "starting",
+            (true, true) => "degraded",
+            (true, false) => "ok",
+        },
+        version: env!("CARGO_PKG_VERSION"),
+        uptime_s: shared.started.elapsed().as_secs(),
+        now: inner.now.map(time_to_text),
+        wall: time_to_text(wall_clock_us()),
+        watermark: (inner.watermark != i64::MIN).then(|| time_to_text(inner.watermark)),
+        held_by: inner.held_by,
+        counts: inner.counts,
+        latency: shared
+            .latencies
+            .stages()
+            .into_iter()
+            .map(|(stage, percentiles)| Stage { stage, percentiles })
+            .collect(),
+        sources,
+        log_oldest: shared.log.oldest().0,
+        log_next: next,
+        log_not_durable: next.saturating_sub(durable),
+        outbox: shared.outbox.len(),
+        queries: inner.queries,
+        broken_queries: inner.broken,
+        devices: inner.devices,
+        devices_silent: inner.silent,
+        people: inner.people,
+        alerts_standing: inner.standing,
+    })
+}
+
+/// What the page's header shows, once a second.
+#[derive(Debug, Serialize)]
+struct HealthEvent<'a> {
+    status: &'a str,
+    messages_per_second: f64,
+    events_per_second: f64,
+    alert_latency_ms_p50: Option<f64>,
+    alert_latency_ms_p99: Option<f64>,
+    sources: &'a [SourceStatus],
+    now: Option<&'a str>,
+    wall: &'a str,
+    refused: u64,
+    devices_silent: usize,
+}
+
+/// Tells the page once a second how the engine is, until the streams end.
+pub(crate) async fn tell_health(shared: Arc<Shared>) {
+    let mut every = tokio::time::interval(std::time::Duration::from_secs(1));
+    every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut before: Option<(std::time::Instant, Counts)> = None;
+    loop {
+        tokio::select! {
+            _ = every.tick() => {}
+            () = shared.stop.cancelled() => return,
+        }
+        let Ok(status) = status_of(&shared).await else { return };
+        let now = std::time::Instant::now();
+        let rate = |of: fn(&Counts) -> u64| match &before {
+            Some((at, counts)) => {
+                let rate = of(&status.counts).saturating_sub(of(counts)) as f64 / (now - *at).as_secs_f64();
+                (rate * 10.0).round() / 10.0
+            }
+            None => 0.0,
+        };
+        let alert = status.latency.iter().find(|stage| stage.stage == "alert");
+        let millis = |of: fn(&Percentiles) -> u64| {
+            alert
+                .filter(|stage| stage.percentiles.count > 0)
+                .map(|stage| of(&stage.percentiles) as f64 / 1e3)
+        };
+        let event = HealthEvent {
+            status: status.status,
+            messages_per_second: rate(|counts| counts.messages),
+            events_per_second: rate(|counts| counts.events),
+            alert_latency_ms_p50: millis(|percentiles| percentiles.p50_us),
+            alert_latency_ms_p99: millis(|percentiles| percentiles.p99_us),
+            sources: &status.sources,
+            now: status.now.as_deref(),
+            wall: &status.wall,
+            refused: status.counts.refused,
+            devices_silent: status.devices_silent,
+        };
+        let data = serde_json::to_string(&event).expect("figures and texts are always JSON");
+        before = Some((now, status.counts));
+        shared.bus.tell("health", data);
+    }
+}
+
+/// A payload that could not be read.
+#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
+pub(super) struct RefusedView {
+    /// Where it was published.
+    pub topic: String,
+    /// When it came, RFC 3339.
+    pub received_at: String,
+    /// Why, and what would be right.
+    pub reason: String,
+    /// The kind of reason, as in the metrics.
+    pub class: &'static str,
+    /// Bytes of the payload.
+    pub size: usize,
+    /// How it began, with what could name a person hidden.
+    pub sample: String,
+}
+
+/// Which refusals.
+#[derive(Debug, Clone, Default, Deserialize, utoipa::IntoParams)]
+pub(super) struct OfTopic {
+    /// Only topics that begin so.
+    topic: Option<String>,
+}
+
+/// Payloads that could not be read, newest first; the last 1,000 are kept to look at.
+#[utoipa::path(get, path = "/api/v1/refused", params(Paging, OfTopic),
+    responses((status = 200, body = Page<RefusedView>)))]
+pub(super) async fn refused(
+    State(shared): State<Arc<Shared>>,
+    Query(paging): Query<Paging>,
+    Query(of): Query<OfTopic>,
+) -> Result<Json<Page<RefusedView>>, Problem> {
+    let refused: Vec<Refusal> = shared
+        .asker
+        .ask(move |pipeline| {
+            let is_wanted = |refusal: &&Refusal| {
+                of.topic
+                    .as_ref()
+                    .is_none_or(|topic| refusal.topic.starts_with(topic.as_str()))
+            };
+            pipeline.refused.newest_first().filter(is_wanted).cloned().collect()
+        })
+        .await?;
+    let mut number = refused.len();
+    let views: Vec<(usize, RefusedView)> = refused
+        .into_iter()
+        .map(|refusal| {
+            number -= 1;
+            let view = RefusedView {
+                topic: refusal.topic.to_string(),
+                received_at: time_to_text(refusal.received_us),
+                class: refusal.class.as_str(),
+                reason: refusal.reason,
+                size: refusal.size,
+                sample: refusal.sample,
+            };
+            (number, view)
+        })
+        .collect();
+    let page = paging.cut(views, |(number, _)| format!("{:08}", 100_000_000 - number));
+    Ok(Json(Page {
+        items: page.items.into_iter().map(|(_, view)| view).collect(),
+        next: page.next,
+    }))
+}

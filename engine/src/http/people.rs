@@ -1,0 +1,27 @@
+//! One person's engagement over HTTP, by pseudonym.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Path, State};
+
+use crate::http::{Problem, Shared};
+use crate::people::PersonView;
+
+/// A person's engagement.
+#[utoipa::path(get, path = "/api/v1/people/{pseudonym}", params(("pseudonym" = String, Path)),
+    responses((status = 200, body = PersonView), (status = 404, body = Problem)))]
+pub(super) async fn person(
+    State(shared): State<Arc<Shared>>,
+    Path(pseudonym): Path<String>,
+) -> Result<Json<PersonView>, Problem> {
+    let wanted = pseudonym.clone();
+    let person = shared
+        .asker
+        .ask(move |pipeline| {
+            let perception = &pipeline.perception;
+            perception.people.get(&wanted, perception.clock_us().unwrap_or(0))
+        })
+        .await?;
+    person.map(Json).ok_or_else(|| Problem::not_found("person", &pseudonym))
+}

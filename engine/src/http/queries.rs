@@ -1,0 +1,445 @@
+//! Queries over HTTP: what runs, what a new one would say, adding and removing while running, and bounded questions.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use usher_queries::bounded;
+use usher_queries::query::{Counters, Query as RunningQuery};
+use usher_queries::rows::{batch_to_json, time_to_text};
+use usher_queries::statement::{Statement, StatementKind, parse_statements};
+
+use crate::event::{Event, Kind};
+use crate::http::paging::{Page, Paging};
+use crate::http::{Problem, Shared};
+use crate::perception::observe_all;
+use crate::tables::{RECENT_EVENTS, mentions_streams, recent_events, standing, streams_of};
+
+/// Rows answered at most.
+const ROWS_MAX: usize = 10_000;
+/// Rows of a trial answered when nobody says.
+const TRIAL_ROWS: usize = 100;
+
+/// A running query.
+#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
+pub(super) struct QueryView {
+    /// Its name.
+    pub name: String,
+    /// `query` or `alert`.
+    pub kind: &'static str,
+    /// What it is for, as its author wrote above it.
+    pub comment: String,
+    /// What it reads.
+    pub reads: Vec<String>,
+    /// The columns it says, `name type`.
+    pub columns: Vec<String>,
+    /// Keys it keeps.
+    pub keys: usize,
+    /// Windows that are open.
+    pub windows: usize,
+    /// Bytes it keeps, estimated from above.
+    pub bytes: usize,
+    /// What it has done.
+    #[schema(value_type = Object)]
+    pub counters: Counters,
+    /// Microseconds an evaluation took on average.
+    pub cost_us: Option<f64>,
+    /// Why it has stopped, if it has.
+    pub broken: Option<String>,
+}
+
+/// A running query with its plan.
+#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
+pub(super) struct Explained {
+    /// The query.
+    #[serde(flatten)]
+    pub query: QueryView,
+    /// The statement as written.
+    pub sql: String,
+    /// DataFusion's plan.
+    pub plan: String,
+    /// The operators that run, the last one first.
+    pub operators: Vec<String>,
+    /// The watermark it has reached, RFC 3339.
+    pub watermark: Option<String>,
+}
+
+/// SQL to look at.
+#[derive(Debug, Clone, Deserialize, utoipa::ToSchema)]
+pub(super) struct Sql {
+    /// The SQL.
+    sql: String,
+    /// Rows at most.
+    #[serde(default)]
+    limit: Option<usize>,
+}
+
+/// What a statement would be.
+#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
+pub(super) struct Checked {
+    /// The statements, planned.
+    pub statements: Vec<Planned>,
+}
+
+/// One planned statement.
+#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
+pub(super) struct Planned {
+    /// Its name.
+    pub name: String,
+    /// `query` or `alert`.
+    pub kind: &'static str,
+    /// The columns it would say, `name type`.
+    pub columns: Vec<String>,
+    /// The operators it would run.
+    pub operators: Vec<String>,
+}
+
+/// Rows of an answer.
+#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
+pub(super) struct Rows {
+    /// The columns in order.
+    pub columns: Vec<String>,
+    /// Each row by column.
+    #[schema(value_type = Vec<Object>)]
+    pub rows: Vec<Map<String, Value>>,
+    /// Rows there were, shown or not.
+    pub total: usize,
+    /// Events gone through for it.
+    pub events: usize,
+}
+
+fn view(query: &RunningQuery) -> QueryView {
+    let footprint = query.footprint();
+    let counters = query.counters();
+    QueryView {
+        name: query.name().to_string(),
+        kind: kind_of(query.statement()),
+        comment: query.statement().comment.clone(),
+        reads: query
+            .sources()
+            .chain(query.references().iter().map(String::as_str))
+            .map(str::to_owned)
+            .collect(),
+        columns: columns_of(query),
+        keys: footprint.keys,
+        windows: footprint.windows,
+        bytes: footprint.bytes,
+        cost_us: (counters.evaluations > 0)
+            .then(|| (counters.busy_ns as f64 / counters.evaluations as f64 / 10.0).round() / 100.0),
+        counters,
+        broken: query.broken().map(str::to_owned),
+    }
+}
+
+fn kind_of(statement: &Statement) -> &'static str {
+    match statement.kind {
+        StatementKind::Query => "query",
+        StatementKind::Alert(_) => "alert",
+    }
+}
+
+fn columns_of(query: &RunningQuery) -> Vec<String> {
+    let fields = query.schema().fields();
+    fields
+        .iter()
+        .map(|field| format!("{} {}", field.name(), field.data_type()))
+        .collect()
+}
+
+/// The running queries.
+#[utoipa::path(get, path = "/api/v1/queries", params(Paging), responses((status = 200, body = Page<QueryView>)))]
+pub(super) async fn list(
+    State(shared): State<Arc<Shared>>,
+    Query(paging): Query<Paging>,
+) -> Result<Json<Page<QueryView>>, Problem> {
+    let queries = shared
+        .asker
+        .ask(|pipeline| {
+            pipeline
+                .perception
+                .queries
+                .queries()
+                .iter()
+                .map(view)
+                .collect::<Vec<_>>()
+        })
+        .await?;
+    Ok(Json(paging.cut(queries, |query| query.name.clone())))
+}
+
+/// One running query with its plan, window, watermark, state and cost.
+#[utoipa::path(get, path = "/api/v1/queries/{name}", params(("name" = String, Path)),
+    responses((status = 200, body = Explained), (status = 404, body = Problem)))]
+pub(super) async fn explain(
+    State(shared): State<Arc<Shared>>,
+    Path(name): Path<String>,
+) -> Result<Json<Explained>, Problem> {
+    let wanted = name.clone();
+    let explained = shared
+        .asker
+        .ask(move |pipeline| {
+            let queries = &pipeline.perception.queries;
+            queries.get(&wanted).map(|query| Explained {
+                query: view(query),
+                sql: query.statement().sql.clone(),
+                plan: query.plan_text().to_owned(),
+                operators: query.operators(),
+                watermark: queries.watermark().map(time_to_text),
+            })
+        })
+        .await?;
+    explained.map(Json).ok_or_else(|| Problem::not_found("query", &name))
+}
+
+/// Plans SQL without running it.
+#[utoipa::path(post, path = "/api/v1/queries/check", request_body = Sql,
+    responses((status = 200, body = Checked), (status = 422, body = Problem)))]
+pub(super) async fn check(State(shared): State<Arc<Shared>>, Json(body): Json<Sql>) -> Result<Json<Checked>, Problem> {
+    let statements = parse_statements(&body.sql)?;
+    if statements.is_empty() {
+        return Err(nothing());
+    }
+    let planned = shared
+        .asker
+        .ask(move |pipeline| {
+            statements
+                .into_iter()
+                .map(|statement| {
+                    let query = pipeline.perception.queries.check_replacing(statement)?;
+                    Ok(Planned {
+                        name: query.name().to_string(),
+                        kind: kind_of(query.statement()),
+                        columns: columns_of(&query),
+                        operators: query.operators(),
+                    })
+                })
+                .collect::<Result<Vec<_>, usher_queries::error::QueryError>>()
+        })
+        .await??;
+    Ok(Json(Checked { statements: planned }))
+}
+
+fn nothing() -> Problem {
+    Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "there is no statement")
+        .right("CREATE QUERY name AS SELECT … or CREATE ALERT name WITH (…) AS SELECT … would be right")
+}
+
+/// Runs a statement over the recent log and answers with what it would have said.
+#[utoipa::path(post, path = "/api/v1/queries/trial", request_body = Sql,
+    responses((status = 200, body = Rows), (status = 422, body = Problem)))]
+pub(super) async fn trial(State(shared): State<Arc<Shared>>, Json(body): Json<Sql>) -> Result<Json<Rows>, Problem> {
+    let mut statements = parse_statements(&body.sql)?;
+    let (Some(statement), true) = (statements.pop(), statements.is_empty()) else {
+        return Err(
+            Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "a trial is of one statement")
+                .right("one CREATE QUERY or CREATE ALERT would be right"),
+        );
+    };
+    let limit = body.limit.unwrap_or(TRIAL_ROWS).min(ROWS_MAX);
+    let watermark = shared
+        .asker
+        .ask(|pipeline| pipeline.perception.watermark_options())
+        .await?;
+    blocking(move || {
+        let name = statement.name.clone();
+        let mut queries = (shared.fresh_queries)();
+        if queries.get(&name).is_some() {
+            queries
+                .remove(&name)
+                .map_err(|reason| Problem::new(StatusCode::CONFLICT, reason))?;
+        }
+        queries.create(statement)?;
+        let events = recent(&shared)?;
+        let mut said = Vec::new();
+        let mut total = 0;
+        let mut observing = crate::perception::Observing::new(watermark);
+        for batch in events.chunks(4096) {
+            let mut outputs = Vec::new();
+            let observed = observe_all(&mut observing, batch);
+            for kind in Kind::ALL {
+                if queries.reads(kind.as_str())
+                    && let Some(flow) = crate::columns::flow_of(kind, &observed)
+                {
+                    queries.push(kind.as_str(), &flow, &mut outputs);
+                }
+            }
+            queries.advance(observing.watermark(), &mut outputs);
+            for output in outputs.iter().filter(|output| *output.query == *name) {
+                let rows = batch_to_json(&output.flow.batch);
+                for (row, mut values) in rows.into_iter().enumerate() {
+                    if let Some(judgement) = &output.judgement {
+                        values.insert("raise".to_owned(), judgement.raise.value(row).into());
+                    }
+                    total += 1;
+                    if said.len() < limit {
+                        said.push(values);
+                    }
+                }
+            }
+        }
+        let broken = queries.get(&name).and_then(|query| query.broken().map(str::to_owned));
+        if let Some(reason) = broken {
+            return Err(Problem::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                format!("it stopped: {reason}"),
+            ));
+        }
+        let columns = queries
+            .get(&name)
+            .map(|query| {
+                query
+                    .schema()
+                    .fields()
+                    .iter()
+                    .map(|field| field.name().clone())
+                    .collect()
+            })
+            .unwrap_or_default();
+        Ok(Rows {
+            columns,
+            rows: said,
+            total,
+            events: events.len(),
+        })
+    })
+    .await
+}
+
+fn recent(shared: &Shared) -> Result<Vec<Event>, Problem> {
+    recent_events(shared.log.as_ref(), RECENT_EVENTS)
+        .map_err(|error| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Problem> + Send + 'static,
+) -> Result<Json<T>, Problem> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result.map(Json),
+        Err(error) => Err(Problem::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            format!("the work was not finished: {error}"),
+        )),
+    }
+}
+
+/// Adds a query, or changes the one of that name, while everything runs. It is kept over restarts.
+#[utoipa::path(put, path = "/api/v1/queries/{name}", params(("name" = String, Path)), request_body = Sql,
+    responses((status = 200, body = QueryView), (status = 409, body = Problem), (status = 422, body = Problem)))]
+pub(super) async fn put(
+    State(shared): State<Arc<Shared>>,
+    Path(name): Path<String>,
+    Json(body): Json<Sql>,
+) -> Result<Json<QueryView>, Problem> {
+    let mut statements = parse_statements(&body.sql)?;
+    let (Some(statement), true) = (statements.pop(), statements.is_empty()) else {
+        return Err(nothing());
+    };
+    if statement.name != name {
+        return Err(Problem::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            format!(
+                "the statement creates '{}' and the address says '{name}'",
+                statement.name
+            ),
+        )
+        .right("the same name twice would be right"));
+    }
+    let view = shared
+        .asker
+        .ask(move |pipeline| {
+            let queries = &mut pipeline.perception.queries;
+            queries.check_replacing(statement.clone())?;
+            if queries.get(&statement.name).is_some() {
+                queries
+                    .remove(&statement.name)
+                    .map_err(|reason| Problem::new(StatusCode::CONFLICT, reason))?;
+            }
+            let name = statement.name.clone();
+            queries.create(statement)?;
+            let view = queries.get(&name).map(view);
+            pipeline.learn_rules();
+            view.ok_or_else(|| Problem::not_found("query", &name))
+        })
+        .await??;
+    keep(&shared, &name, Some(&body.sql)).await?;
+    Ok(Json(view))
+}
+
+/// Removes a query while everything runs.
+#[utoipa::path(delete, path = "/api/v1/queries/{name}", params(("name" = String, Path)),
+    responses((status = 204), (status = 404, body = Problem), (status = 409, body = Problem)))]
+pub(super) async fn delete(State(shared): State<Arc<Shared>>, Path(name): Path<String>) -> Result<StatusCode, Problem> {
+    let wanted = name.clone();
+    shared
+        .asker
+        .ask(move |pipeline| {
+            let queries = &mut pipeline.perception.queries;
+            if queries.get(&wanted).is_none() {
+                return Err(Problem::not_found("query", &wanted));
+            }
+            queries
+                .remove(&wanted)
+                .map_err(|reason| Problem::new(StatusCode::CONFLICT, reason))?;
+            pipeline.learn_rules();
+            Ok(())
+        })
+        .await??;
+    keep(&shared, &name, None).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Keeps a query over restarts. A removed one leaves a file without a statement, so that a shipped query of its name
+/// stays away as well.
+async fn keep(shared: &Shared, name: &str, sql: Option<&str>) -> Result<(), Problem> {
+    let text = sql.map_or_else(|| crate::added_queries::removed(), str::to_owned);
+    let path = shared.queries_dir.join(format!("{name}.sql"));
+    let written = tokio::task::spawn_blocking(move || crate::added_queries::write(&path, &text)).await;
+    match written {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => Err(Problem::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            format!("it holds now, but could not be kept for the next start: {error}"),
+        )),
+        Err(error) => Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())),
+    }
+}
+
+/// Runs a bounded question over what stands now: `zones`, `seats`, `devices`, `people`, each query by its name; and
+/// over the newest events of the log as `gate`, `seat`, `rfid`, `click` and `reply`.
+#[utoipa::path(post, path = "/api/v1/query", request_body = Sql,
+    responses((status = 200, body = Rows), (status = 422, body = Problem)))]
+pub(super) async fn ask(State(shared): State<Arc<Shared>>, Json(body): Json<Sql>) -> Result<Json<Rows>, Problem> {
+    let sql = body.sql.clone();
+    let mut tables = shared
+        .asker
+        .ask(move |pipeline| standing(&mut pipeline.perception, &sql))
+        .await?;
+    let mut gone_through = 0;
+    if mentions_streams(&body.sql) {
+        let (events, streams) = tokio::task::spawn_blocking({
+            let shared = Arc::clone(&shared);
+            move || {
+                let events = recent(&shared)?;
+                Ok::<_, Problem>((events.len(), streams_of(&events)))
+            }
+        })
+        .await
+        .map_err(|error| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))??;
+        gone_through = events;
+        tables.extend(streams);
+    } else {
+        tables.extend(streams_of(&[]));
+    }
+    let (schema, batches) = bounded::run(&body.sql, &tables).await?;
+    let total = batches.iter().map(|batch| batch.num_rows()).sum();
+    let limit = body.limit.unwrap_or(ROWS_MAX).min(ROWS_MAX);
+    Ok(Json(Rows {
+        columns: schema.fields().iter().map(|field| field.name().clone()).collect(),
+        rows: batches.iter().flat_map(batch_to_json).take(limit).collect(),
+        total,
+        events: gone_through,
+    }))
+}

@@ -6,6 +6,7 @@ mod screen;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
@@ -21,7 +22,7 @@ use usher_engine::replay::{Pace, Progress, ReplayOptions, Speed, replay};
 use usher_engine::settings::{Flags, Settings};
 use usher_engine::site::Places;
 
-use crate::running::{Running, interrupted, metrics_recorder};
+use crate::running::{interrupted, metrics_recorder, run_until};
 
 /// Steadier latency than the system allocator gives.
 #[global_allocator]
@@ -30,6 +31,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// Done, failed while running, wrong usage or configuration: what scripts may hold on to.
 const FAILED: u8 = 1;
 const WRONG_CONFIGURATION: u8 = 2;
+/// How long the last messages of the demo's day may take to be confirmed.
+const LAST_MESSAGES: Duration = Duration::from_secs(3);
 /// The config folder when nobody names one.
 const CONFIG: &str = "config";
 
@@ -321,7 +324,7 @@ async fn run(config: Option<PathBuf>, addresses: Addresses, data: Option<String>
     .await
     .map_err(engine_failure)?;
     println!("{}", engine.ready_line());
-    Running::new(engine).until(interrupted()).await.map_err(engine_failure)
+    run_until(engine, interrupted(), async {}).await.map_err(engine_failure)
 }
 
 async fn run_demo(options: DemoOptions, addresses: Addresses) -> Result<(), Failure> {
@@ -337,6 +340,10 @@ async fn run_demo(options: DemoOptions, addresses: Addresses) -> Result<(), Fail
     };
     let settings = demo::settings(flags, folder.path()).map_err(demo_failure)?;
     let places = demo::places().map_err(demo_failure)?;
+    let zone = places
+        .sites()
+        .next()
+        .map_or(chrono_tz::UTC, |site| site.calendar.time_zone());
     let engine = Engine::start(EngineOptions {
         settings,
         places,
@@ -351,7 +358,12 @@ async fn run_demo(options: DemoOptions, addresses: Addresses) -> Result<(), Fail
     println!("{}", engine.ready_line());
     screen::welcome(&engine, &options);
     let stop = CancellationToken::new();
-    let alerts = tokio::spawn(screen::tell_alerts(engine.bus().subscribe(None).receiver, stop.clone()));
+    let alerts = tokio::spawn(screen::tell_alerts(
+        engine.bus().subscribe(None).receiver,
+        zone,
+        stop.clone(),
+    ));
+    let (failed_in, failed) = tokio::sync::oneshot::channel::<()>();
     let day = tokio::spawn({
         let stop = stop.clone();
         async move {
@@ -359,25 +371,38 @@ async fn run_demo(options: DemoOptions, addresses: Addresses) -> Result<(), Fail
             match &performed {
                 Ok(replayed) if !stop.is_cancelled() => {
                     eprintln!(
-                        "{} messages were published; the page stays until Ctrl-C",
+                        "  {} messages were published; the page stays until Ctrl-C",
                         replayed.confirmed
                     );
+                    // Held until the end: a day that is over is no failure.
+                    stop.cancelled().await;
                 }
                 Ok(_) => {}
-                Err(error) => eprintln!("usher: the day can't go on: {error}"),
+                Err(_) => drop(failed_in),
             }
             performed
         }
     });
-    let ended = Running::new(engine).with(stop.clone()).until(interrupted()).await;
-    stop.cancel();
-    alerts.abort();
-    let performed = day.await;
-    ended.map_err(engine_failure)?;
+    let ended = async {
+        tokio::select! {
+            () = interrupted() => {}
+            _ = failed => {}
+        }
+    };
+    let mut performed = None;
+    let last_messages = async {
+        stop.cancel();
+        alerts.abort();
+        let abort = day.abort_handle();
+        match tokio::time::timeout(LAST_MESSAGES, day).await {
+            Ok(ended) => performed = ended.ok(),
+            Err(_) => abort.abort(),
+        }
+    };
+    run_until(engine, ended, last_messages).await.map_err(engine_failure)?;
     match performed {
-        // What could not be confirmed while the engine stopped is no failure of a demo.
-        Ok(Ok(_)) | Ok(Err(demo::DemoError::Replay(_))) | Err(_) => Ok(()),
-        Ok(Err(error)) => Err(demo_failure(error)),
+        Some(Err(error)) => Err(demo_failure(error)),
+        Some(Ok(_)) | None => Ok(()),
     }
 }
 

@@ -131,15 +131,11 @@ impl Secret {
         let hash = hasher.finalize();
         let mut text = String::with_capacity(prefix.len() + LENGTH);
         text.push_str(prefix);
-        let (mut bits, mut held) = (0_u32, 0_u32);
-        for byte in hash.as_bytes() {
-            bits = (bits << 8) | u32::from(*byte);
-            held += 8;
-            while held >= 5 && text.len() < prefix.len() + LENGTH {
-                held -= 5;
-                text.push(char::from(BASE32[((bits >> held) & 31) as usize]));
-            }
-            bits &= (1 << held) - 1;
+        for index in 0..LENGTH {
+            // Five bits that may lie across two bytes.
+            let (byte, bit) = (index * 5 / 8, index * 5 % 8);
+            let pair = u16::from_be_bytes([hash.as_bytes()[byte], hash.as_bytes()[byte + 1]]);
+            text.push(char::from(BASE32[usize::from((pair >> (11 - bit)) & 31)]));
         }
         Pseudonym(text.into())
     }

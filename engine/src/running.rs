@@ -4,56 +4,35 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use metrics_exporter_prometheus::PrometheusBuilder;
-use tokio_util::sync::CancellationToken;
 use usher_engine::engine::{Engine, EngineError};
 
-/// An engine that runs, and what has to end before it.
-pub(crate) struct Running {
-    engine: Engine,
-    before: Option<CancellationToken>,
-}
-
-impl Running {
-    pub(crate) fn new(engine: Engine) -> Self {
-        Self { engine, before: None }
-    }
-
-    /// Cancelled before the engine is drained.
-    pub(crate) fn with(mut self, before: CancellationToken) -> Self {
-        self.before = Some(before);
-        self
-    }
-
-    /// Runs until `ended`, then drains, saves and ends.
-    ///
-    /// # Errors
-    /// Why it ended by itself, or could not end well.
-    pub(crate) async fn until(mut self, ended: impl Future<Output = ()>) -> Result<(), EngineError> {
-        let failure = tokio::select! {
-            () = ended => None,
-            failure = self.engine.failed() => Some(failure),
-        };
-        if let Some(before) = self.before {
-            before.cancel();
+/// Runs an engine until `ended`; then lets `before` come to its end, drains, saves and ends the engine.
+///
+/// # Errors
+/// Why it ended by itself, or could not end well.
+pub(crate) async fn run_until(
+    mut engine: Engine,
+    ended: impl Future<Output = ()>,
+    before: impl Future<Output = ()>,
+) -> Result<(), EngineError> {
+    let failure = tokio::select! {
+        () = ended => None,
+        failure = engine.failed() => Some(failure),
+    };
+    tracing::info!("stopping: finishing what came in, then saving");
+    let stopping = async {
+        before.await;
+        engine.stop().await
+    };
+    // Whoever asks twice does not want to wait.
+    let stopped = tokio::select! {
+        stopped = stopping => stopped,
+        () = interrupted() => {
+            tracing::warn!("stopped at once; the log has everything that was acknowledged");
+            Ok(())
         }
-        match failure {
-            None => {
-                tracing::info!("stopping: finishing what came in, then saving");
-                // Whoever asks twice does not want to wait.
-                tokio::select! {
-                    stopped = self.engine.stop() => stopped,
-                    () = interrupted() => {
-                        tracing::warn!("stopped at once; the log has everything that was acknowledged");
-                        Ok(())
-                    }
-                }
-            }
-            Some(failure) => {
-                let _ = self.engine.stop().await;
-                Err(failure)
-            }
-        }
-    }
+    };
+    failure.map_or(stopped, Err)
 }
 
 /// Resolves at Ctrl-C or SIGTERM.

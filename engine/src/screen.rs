@@ -3,6 +3,8 @@
 use std::fmt::Write;
 
 use anyhow::{Context, bail};
+use chrono::DateTime;
+use chrono_tz::Tz;
 use serde_json::Value;
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
@@ -36,7 +38,7 @@ pub(crate) fn welcome(engine: &Engine, options: &DemoOptions) {
 }
 
 /// Prints each alert that is raised or over.
-pub(crate) async fn tell_alerts(mut events: broadcast::Receiver<BusEvent>, stop: CancellationToken) {
+pub(crate) async fn tell_alerts(mut events: broadcast::Receiver<BusEvent>, zone: Tz, stop: CancellationToken) {
     let mut last = std::collections::HashMap::<String, String>::new();
     loop {
         let event = tokio::select! {
@@ -64,12 +66,10 @@ pub(crate) async fn tell_alerts(mut events: broadcast::Receiver<BusEvent>, stop:
             } else {
                 text("event_time")
             };
+            let at = DateTime::parse_from_rfc3339(&at)
+                .map_or(at, |at| at.with_timezone(&zone).format("%a %H:%M").to_string());
             let sign = if state == "cleared" { "over " } else { "ALERT" };
-            eprintln!(
-                "  {}  {sign}  {}",
-                at.get(..16).unwrap_or("").replace('T', " "),
-                text("text")
-            );
+            eprintln!("  {at}  {sign}  {}", text("text"));
         }
     }
 }

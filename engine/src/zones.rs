@@ -29,6 +29,8 @@ const VERY_BUSY: f64 = 0.8;
 pub struct ZoneView {
     /// The site.
     pub site: String,
+    /// What people call the site.
+    pub site_name: Name,
     /// The zone's id.
     pub zone: String,
     /// What people call it.
@@ -221,8 +223,16 @@ impl Zones {
             Some(zone) => zone.name.in_language(language).to_owned(),
             None => humanised(zone),
         };
+        let site_named = |language| match places.site(site) {
+            Some(site) => site.name.in_language(language).to_owned(),
+            None => humanised(site),
+        };
         ZoneView {
             site: site.to_owned(),
+            site_name: Name {
+                en: site_named("en"),
+                zh: site_named("zh"),
+            },
             zone: zone.to_owned(),
             name: Name {
                 en: named("en"),

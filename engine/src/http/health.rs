@@ -62,6 +62,8 @@ pub struct Status {
     pub uptime_s: u64,
     /// The engine's event time, RFC 3339.
     pub now: Option<String>,
+    /// The time zone of the first site, IANA.
+    pub time_zone: Option<&'static str>,
     /// Our clock, RFC 3339.
     pub wall: String,
     /// Up to which event time everything has been seen, RFC 3339.
@@ -192,6 +194,7 @@ pub(super) async fn status(State(shared): State<Arc<Shared>>) -> Result<Json<Sta
 /// What the pipeline itself knows of how it is.
 struct Inner {
     now: Option<i64>,
+    time_zone: Option<&'static str>,
     watermark: i64,
     held_by: Option<String>,
     counts: Counts,
@@ -210,6 +213,11 @@ fn inner(pipeline: &mut Pipeline) -> Inner {
     let queries = perception.queries.queries();
     Inner {
         now: perception.clock_us(),
+        time_zone: perception
+            .places()
+            .sites()
+            .next()
+            .map(|site| site.calendar.time_zone().name()),
         watermark: perception.watermark(),
         held_by: perception.holder().and_then(|holder| perception.devices.path(holder)),
         counts: pipeline.counts,
@@ -262,6 +270,7 @@ pub(crate) async fn status_of(shared: &Shared) -> Result<Status, Problem> {
         version: env!("CARGO_PKG_VERSION"),
         uptime_s: shared.started.elapsed().as_secs(),
         now: inner.now.map(time_to_text),
+        time_zone: inner.time_zone,
         wall: time_to_text(wall_clock_us()),
         watermark: (inner.watermark != i64::MIN).then(|| time_to_text(inner.watermark)),
         held_by: inner.held_by,
@@ -299,6 +308,8 @@ struct HealthEvent<'a> {
     wall: &'a str,
     refused: u64,
     devices_silent: usize,
+    /// Of the first site, IANA: in it people read times.
+    time_zone: Option<&'a str>,
 }
 
 /// Tells the page once a second how the engine is, until the streams end.
@@ -337,6 +348,7 @@ pub(crate) async fn tell_health(shared: Arc<Shared>) {
             wall: &status.wall,
             refused: status.counts.refused,
             devices_silent: status.devices_silent,
+            time_zone: status.time_zone,
         };
         let data = serde_json::to_string(&event).expect("figures and texts are always JSON");
         before = Some((now, status.counts));

@@ -1,2 +1,211 @@
-//! Placeholder.
-fn main() {}
+//! From a device's publish to the alert at a subscriber, beside the bare round trip of the same broker in the same run.
+//!
+//! Every event goes through a window and a join with a reference table and changes an alert's state, so that each is
+//! answered by exactly one message.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use hdrhistogram::Histogram;
+use rumqttc::{AsyncClient, Event, MqttOptions, Packet, QoS as WireQoS};
+use usher_connectors::client::MqttClient;
+use usher_connectors::message::QoS;
+use usher_engine::engine::{Engine, EngineOptions};
+use usher_engine::settings::{Flags, Settings};
+use usher_engine::site::Places;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+const RATE: u64 = 1_000;
+const DEVICES: u64 = 100;
+const SITE: &str = r#"
+[[site]]
+id = "bench"
+[[zone]]
+site = "bench"
+id = "hall"
+capacity = 50
+"#;
+const SQL: &str = "
+CREATE QUERY inside WITH (emit = 'update') AS
+SELECT site, zone, device, window_start, window_end, sum(entered) - sum(exited) AS persons
+FROM TUMBLE(gate, event_time, INTERVAL '1 hour')
+GROUP BY site, zone, device, window_start, window_end;
+
+CREATE ALERT taken WITH (subject = 'device', raise = 'persons >= 1', clear = 'persons < 1', text = '{device} is taken') AS
+SELECT i.site, i.zone, i.device, i.persons, z.capacity
+FROM inside i JOIN zones z ON i.site = z.site AND i.zone = z.zone;
+";
+
+type Sent = Arc<Mutex<HashMap<String, Instant>>>;
+type Times = Arc<Mutex<Histogram<u64>>>;
+
+/// Subscribes, and notes for each message how long ago what `name` finds in it was sent.
+async fn listen(
+    address: std::net::SocketAddr,
+    filter: &str,
+    sent: Sent,
+    times: Times,
+    name: fn(&str, &[u8]) -> Option<String>,
+) {
+    let mut options = MqttOptions::new(format!("listener-{filter}"), (address.ip().to_string(), address.port()));
+    options.set_keep_alive(60);
+    let (client, mut events) = AsyncClient::builder(options).capacity(64).build();
+    client
+        .subscribe(filter, WireQoS::AtLeastOnce)
+        .await
+        .expect("subscribed");
+    let (ready_in, ready) = tokio::sync::oneshot::channel();
+    tokio::spawn(async move {
+        let _client = client;
+        let mut ready_in = Some(ready_in);
+        loop {
+            match events.poll().await.expect("the broker stays") {
+                Event::Incoming(Packet::SubAck(_)) => {
+                    ready_in.take().map(|ready| ready.send(()));
+                }
+                Event::Incoming(Packet::Publish(publish)) => {
+                    let now = Instant::now();
+                    let topic = String::from_utf8_lossy(&publish.topic).into_owned();
+                    let begun =
+                        name(&topic, &publish.payload).and_then(|name| sent.lock().expect("sound").remove(&name));
+                    if let Some(begun) = begun {
+                        let micros = u64::try_from((now - begun).as_micros()).unwrap_or(u64::MAX);
+                        times.lock().expect("sound").saturating_record(micros);
+                    }
+                }
+                _ => {}
+            }
+        }
+    });
+    ready.await.expect("subscribed");
+}
+
+/// Publishes at the rate for so long; `what` gives the name to find the answer by, the topic and the payload.
+async fn publish(client: &MqttClient, sent: &Sent, seconds: u64, what: impl Fn(u64) -> (String, String, String)) {
+    let begun = Instant::now();
+    let mut tickets = Vec::new();
+    for number in 0..RATE * seconds {
+        let due = begun + Duration::from_micros(number * 1_000_000 / RATE);
+        tokio::time::sleep_until(due.into()).await;
+        let (name, topic, payload) = what(number);
+        sent.lock().expect("sound").insert(name, Instant::now());
+        tickets.push(
+            client
+                .publish(topic, payload, QoS::AtLeastOnce, false)
+                .await
+                .expect("published"),
+        );
+    }
+    for ticket in tickets {
+        ticket.await.expect("confirmed");
+    }
+    tokio::time::sleep(Duration::from_millis(200)).await;
+}
+
+fn main() {
+    usher_connectors::install_crypto_provider();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    let seconds = std::env::args()
+        .filter_map(|argument| argument.parse().ok())
+        .next()
+        .unwrap_or(10);
+    runtime.block_on(measure(seconds));
+}
+
+async fn measure(seconds: u64) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = folder.path().join("config");
+    std::fs::create_dir_all(config.join("queries")).expect("a folder");
+    std::fs::write(config.join("queries/bench.sql"), SQL).expect("written");
+    let flags = Flags {
+        mqtt: Some("127.0.0.1:0".to_owned()),
+        http: Some("127.0.0.1:0".to_owned()),
+        data: Some(folder.path().join("data").display().to_string()),
+    };
+    let engine = Engine::start(EngineOptions {
+        settings: Settings::load(Some(&config), &flags).expect("right"),
+        places: Places::read(std::path::Path::new("site.toml"), SITE).expect("right"),
+        config: Some(config),
+        metrics: Arc::new(String::new),
+    })
+    .await
+    .expect("it runs");
+    let address = engine.mqtt_address.expect("an embedded broker");
+    let client = MqttClient::connect(&format!("mqtt://{address}"), "device")
+        .await
+        .expect("connected");
+    let histogram = || Arc::new(Mutex::new(Histogram::new(3).expect("three digits")));
+    let (bare, alert): (Times, Times) = (histogram(), histogram());
+    let (bare_sent, alert_sent) = (Sent::default(), Sent::default());
+    listen(
+        address,
+        "bench/echo/#",
+        Arc::clone(&bare_sent),
+        Arc::clone(&bare),
+        |topic, _| Some(topic.to_owned()),
+    )
+    .await;
+    listen(
+        address,
+        "usher/out/bench/alert-event/taken",
+        Arc::clone(&alert_sent),
+        Arc::clone(&alert),
+        |_, payload| {
+            let alert: serde_json::Value = serde_json::from_slice(payload).ok()?;
+            Some(alert["subject"]["id"].as_str()?.to_owned())
+        },
+    )
+    .await;
+    let echo = |number: u64| {
+        let topic = format!("bench/echo/g{}", number % DEVICES);
+        (topic.clone(), topic, r#"{"id":"00000000","in":1,"out":0}"#.to_owned())
+    };
+    let gate = |number: u64| {
+        let device = format!("g{}", number % DEVICES);
+        let (entered, exited) = if number / DEVICES % 2 == 0 { (1, 0) } else { (0, 1) };
+        let payload = format!(r#"{{"id":"{number:08}","in":{entered},"out":{exited}}}"#);
+        (device.clone(), format!("usher/in/bench/hall/gate/{device}"), payload)
+    };
+    // Once to warm up, which nobody measures.
+    publish(&client, &bare_sent, 1, echo).await;
+    publish(&client, &alert_sent, 2, gate).await;
+    for times in [&bare, &alert] {
+        times.lock().expect("sound").reset();
+    }
+    publish(&client, &bare_sent, seconds, echo).await;
+    publish(&client, &alert_sent, 2 * seconds, gate).await;
+    publish(&client, &bare_sent, seconds, echo).await;
+
+    println!("{RATE} messages a second, {} of each kind", 2 * seconds * RATE);
+    println!(
+        "{:<34}{:>9}{:>10}{:>10}{:>10}{:>11}",
+        "", "count", "median", "90 %", "99 %", "99.9 %"
+    );
+    let quantiles = [0.5, 0.9, 0.99, 0.999];
+    let line = |name: &str, times: &Times| {
+        let times = times.lock().expect("sound");
+        print!("{name:<34}{:>9}", times.len());
+        let values = quantiles.map(|quantile| times.value_at_quantile(quantile));
+        values.iter().for_each(|value| print!("{value:>7} µs"));
+        println!();
+        values
+    };
+    let bare = line("bare round trip of the broker", &bare);
+    let alert = line("publish to alert, window and join", &alert);
+    print!("{:<43}", "ratio");
+    for (alert, bare) in alert.iter().zip(bare) {
+        print!("{:>10.2}", *alert as f64 / bare as f64);
+    }
+    println!();
+    let left = alert_sent.lock().expect("sound").len();
+    assert_eq!(left, 0, "{left} events were not answered");
+    client.disconnect().await;
+    engine.stop().await.expect("it ends well");
+}

@@ -111,6 +111,17 @@ pub async fn perform(options: &DemoOptions, broker: String, stop: &CancellationT
     Ok(play(days, &pace, stop, tell).await?)
 }
 
+/// The first day of the crowd, for whoever wants it without MQTT.
+///
+/// # Errors
+/// When nobody can come to the demo's library.
+pub fn day(seed: u64) -> Result<Crowd, DemoError> {
+    let place = place(&places()?);
+    // A Tuesday of the year of the figures' making, the same on every machine.
+    let day = NaiveDate::from_ymd_opt(2026, 3, 3).unwrap_or_default();
+    Ok(Crowd::new(seed, &DayFigures::shipped(), &place, day)?)
+}
+
 /// One day of the crowd after the other, without an end.
 struct DayAfterDay {
     place: Place,

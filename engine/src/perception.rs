@@ -3,6 +3,9 @@
 //! Events go in, steps of alerts come out, and beside them stand the zones, seats, devices and people as they are now.
 //! It reads no clock and knows no broker; [`crate::pipeline`] hands it both.
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 
 use bytes::Bytes;

@@ -7,12 +7,12 @@ use usher_connectors::log::{Log, LogError, Offset};
 use usher_queries::bounded::Recorded;
 use usher_queries::query_set::QuerySet;
 use usher_queries::streams::{EVENT_STREAMS, stream_schema};
+use usher_queries::watermark::WatermarkOptions;
 
-use crate::columns::{Observed, flow_of};
-use crate::event::{Event, Gate, Kind, Reading};
-use crate::gate_totals::GateTotals;
+use crate::columns::flow_of;
+use crate::event::{Event, Kind};
 use crate::people::people_schema;
-use crate::perception::Perception;
+use crate::perception::{Observing, Perception, observe_all};
 use crate::record::Record;
 
 /// Events of the log that a question reads at most, the newest.
@@ -24,25 +24,12 @@ const READ_BYTES: usize = 8 << 20;
 
 /// The events as the five streams, by name, each with its columns even where nothing came.
 pub fn streams_of(events: &[Event]) -> Recorded {
-    let mut totals = GateTotals::default();
-    let observed: Vec<Observed<'_>> = events
-        .iter()
-        .map(|event| Observed {
-            event,
-            watermark: i64::MIN,
-            passed: match &event.reading {
-                Reading::Gate(Gate::Passed { entered, exited }) => (i64::from(*entered), i64::from(*exited)),
-                Reading::Gate(Gate::Totals { entered, exited }) => {
-                    let passage = totals.passed(&event.source, event.time_us, *entered, *exited);
-                    (
-                        i64::try_from(passage.entered).unwrap_or(i64::MAX),
-                        i64::try_from(passage.exited).unwrap_or(i64::MAX),
-                    )
-                }
-                _ => (0, 0),
-            },
-        })
-        .collect();
+    // Bounded questions know no lateness; only the differences of totals are wanted here.
+    let mut observing = Observing::new(WatermarkOptions {
+        delay_us: 0,
+        idle_us: i64::MAX,
+    });
+    let observed = observe_all(&mut observing, events);
     let mut streams = Recorded::new();
     for name in EVENT_STREAMS {
         let Some(schema) = stream_schema(name) else { continue };

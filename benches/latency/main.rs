@@ -169,7 +169,11 @@ async fn measure(seconds: u64) {
     };
     let gate = |number: u64| {
         let device = format!("g{}", number % DEVICES);
-        let (entered, exited) = if number / DEVICES % 2 == 0 { (1, 0) } else { (0, 1) };
+        let (entered, exited) = if (number / DEVICES).is_multiple_of(2) {
+            (1, 0)
+        } else {
+            (0, 1)
+        };
         let payload = format!(r#"{{"id":"{number:08}","in":{entered},"out":{exited}}}"#);
         (device.clone(), format!("usher/in/bench/hall/gate/{device}"), payload)
     };

@@ -157,40 +157,52 @@ impl Alerts {
         }
     }
 
-    /// Takes the rows of an alert's query.
-    pub fn take(&mut self, output: &Output, moment: &Moment<'_>, steps: &mut Vec<Step>) {
-        let Some(judgement) = &output.judgement else { return };
-        let Some(rule) = self.rules.get(&output.query).map(Arc::clone) else {
+    /// Takes the rows that the queries of alerts said for a batch of events.
+    pub fn take(&mut self, outputs: &[Output], moment: &Moment<'_>, steps: &mut Vec<Step>) {
+        let mut rows: Vec<(i64, usize, usize)> = Vec::new();
+        for (index, output) in outputs.iter().enumerate() {
+            if output.judgement.is_some() && self.rules.contains_key(&output.query) {
+                let watermarks = output.flow.watermarks.values().iter();
+                rows.extend(watermarks.enumerate().map(|(row, watermark)| (*watermark, index, row)));
+            }
+        }
+        // Each stream's rows of a batch come by themselves. A clock must ring between the rows between which it would
+        // have rung had they come one by one, whichever streams they are of.
+        rows.sort_by_key(|(watermark, ..)| *watermark);
+        for (watermark, index, row) in rows {
+            self.ring(watermark, moment, steps);
+            self.take_row(&outputs[index], row, moment, steps);
+        }
+    }
+
+    fn take_row(&mut self, output: &Output, row: usize, moment: &Moment<'_>, steps: &mut Vec<Step>) {
+        let (Some(judgement), Some(rule)) = (&output.judgement, self.rules.get(&output.query).map(Arc::clone)) else {
             return;
         };
         let batch = &output.flow.batch;
-        for row in 0..batch.num_rows() {
-            // Clocks that rang before this row came: a batch must not hide them.
-            self.ring(output.flow.watermarks.value(row), moment, steps);
-            let is = |mask: &arrow::array::BooleanArray| !arrow::array::Array::is_null(mask, row) && mask.value(row);
-            let (raise, clear) = (is(&judgement.raise), is(&judgement.clear));
-            let Some(subject) = rule.subject(batch, row) else {
-                continue;
-            };
-            let mut key = std::mem::take(&mut self.key);
-            key.clear();
-            for part in [&rule.name, rule.site(batch, row), own_zone(&rule, batch, row), &subject] {
-                key.push_str(part);
-                key.push('\u{1f}');
-            }
-            let cause = (!arrow::array::Array::is_null(output.flow.causes.as_ref(), row))
-                .then(|| output.flow.causes.value(row));
-            let found = Found {
-                rule: &rule,
-                output,
-                row,
-                subject: &subject,
-                cause,
-                watermark: output.flow.watermarks.value(row),
-            };
-            self.judge(&key, &found, raise, clear, moment, steps);
-            self.key = key;
+        let is = |mask: &arrow::array::BooleanArray| !arrow::array::Array::is_null(mask, row) && mask.value(row);
+        let (raise, clear) = (is(&judgement.raise), is(&judgement.clear));
+        let Some(subject) = rule.subject(batch, row) else {
+            return;
+        };
+        let mut key = std::mem::take(&mut self.key);
+        key.clear();
+        for part in [&rule.name, rule.site(batch, row), own_zone(&rule, batch, row), &subject] {
+            key.push_str(part);
+            key.push('\u{1f}');
         }
+        let cause =
+            (!arrow::array::Array::is_null(output.flow.causes.as_ref(), row)).then(|| output.flow.causes.value(row));
+        let found = Found {
+            rule: &rule,
+            output,
+            row,
+            subject: &subject,
+            cause,
+            watermark: output.flow.watermarks.value(row),
+        };
+        self.judge(&key, &found, raise, clear, moment, steps);
+        self.key = key;
     }
 
     fn judge(

@@ -218,17 +218,9 @@ impl Perception {
             time_of: &|id| index_of(id).map(|index| events[index].time_us),
             trace_of: &|id| index_of(id).map(trace_of).unwrap_or_default(),
         };
+        keep(&outputs, &mut self.zones, &mut self.seats, &self.places);
         let mut steps = Vec::new();
-        for output in &outputs {
-            say(
-                output,
-                &mut self.zones,
-                &mut self.seats,
-                &mut self.alerts,
-                &moment,
-                &mut steps,
-            );
-        }
+        self.alerts.take(&outputs, &moment, &mut steps);
         self.alerts.ring(self.observing.watermark(), &moment, &mut steps);
         steps
     }
@@ -240,17 +232,9 @@ impl Perception {
         let mut outputs = Vec::new();
         self.queries.advance(watermark, &mut outputs);
         let moment = no_events(self.now_us, &self.places);
+        keep(&outputs, &mut self.zones, &mut self.seats, &self.places);
         let mut steps = Vec::new();
-        for output in &outputs {
-            say(
-                output,
-                &mut self.zones,
-                &mut self.seats,
-                &mut self.alerts,
-                &moment,
-                &mut steps,
-            );
-        }
+        self.alerts.take(&outputs, &moment, &mut steps);
         self.alerts.ring(watermark, &moment, &mut steps);
         self.alerts.wake(&moment, &mut steps);
         steps
@@ -377,19 +361,13 @@ fn no_events(now_us: i64, places: &Places) -> Moment<'_> {
     }
 }
 
-/// What a query said goes to whoever keeps it.
-fn say(
-    output: &Output,
-    zones: &mut Zones,
-    seats: &mut Seats,
-    alerts: &mut Alerts,
-    moment: &Moment<'_>,
-    steps: &mut Vec<Step>,
-) {
-    match output.query.as_ref() {
-        OCCUPANCY => zones.take(&output.flow.batch, moment.places),
-        SEAT_STATE => seats.take(&output.flow.batch, moment.places),
-        _ if output.judgement.is_some() => alerts.take(output, moment, steps),
-        _ => {}
+/// What the queries said of zones and seats goes to those who keep it.
+fn keep(outputs: &[Output], zones: &mut Zones, seats: &mut Seats, places: &Places) {
+    for output in outputs {
+        match output.query.as_ref() {
+            OCCUPANCY => zones.take(&output.flow.batch, places),
+            SEAT_STATE => seats.take(&output.flow.batch, places),
+            _ => {}
+        }
     }
 }

@@ -394,7 +394,7 @@ pub(super) async fn delete(State(shared): State<Arc<Shared>>, Path(name): Path<S
 /// Keeps a query over restarts. A removed one leaves a file without a statement, so that a shipped query of its name
 /// stays away as well.
 async fn keep(shared: &Shared, name: &str, sql: Option<&str>) -> Result<(), Problem> {
-    let text = sql.map_or_else(|| crate::added_queries::removed(), str::to_owned);
+    let text = sql.map_or_else(crate::added_queries::removed, str::to_owned);
     let path = shared.queries_dir.join(format!("{name}.sql"));
     let written = tokio::task::spawn_blocking(move || crate::added_queries::write(&path, &text)).await;
     match written {

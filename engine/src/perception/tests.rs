@@ -247,7 +247,8 @@ fn a_finding_stands_and_expires_and_staff_can_act_on_it() {
             .any(|step| step.alert.id == alert.id && !step.alert.snoozed),
         "{awake:?}"
     );
-    let later = perception.take(&events(&[(120 + 16 * 60, "gate/g", r#"{"in":0}"#)]), &no_trace);
+    let of_another = r#"{"person":"q","action":"login"}"#;
+    let later = perception.take(&events(&[(120 + 16 * 60, "click/c", of_another)]), &no_trace);
     assert_eq!(
         states(&later, "search_needs_help"),
         [State::Cleared],

@@ -283,6 +283,7 @@ impl Reader<'_> {
     fn click(&self, fields: &Fields<'_>) -> Result<Reading, Wrong> {
         let action = fields.needed_text("action")?.to_lowercase();
         let is_word = action.len() <= 64
+            && action.starts_with(|first: char| first.is_ascii_lowercase())
             && action
                 .bytes()
                 .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'_' | b'-'));

@@ -82,13 +82,12 @@ async fn rooms_of_2017_come_to_their_levels() -> TestResult {
         .await?;
     let levels: Vec<f64> = rooms.iter().filter_map(|room| room["persons"].as_f64()).collect();
     assert_eq!(levels, last_levels, "{rooms:?}");
-    // The same question over the same events, bounded: the highest level a room ever had.
-    let peak = one(
-        &usher,
-        "SELECT max(level) AS peak FROM (SELECT zone, sum(entered - exited) OVER (PARTITION BY zone ORDER BY event_time) AS level FROM gate WHERE site = 'sdu')",
-    )
-    .await?;
-    assert_eq!(peak["peak"], 35, "room 3 held 35 people once");
+    // The same question over the same events, bounded: the highest level each room ever had.
+    let peaks = usher
+        .query("SELECT max(level) AS peak FROM (SELECT zone, sum(entered - exited) OVER (PARTITION BY zone ORDER BY event_time) AS level FROM gate WHERE site = 'sdu') GROUP BY zone ORDER BY zone")
+        .await?;
+    let peaks: Vec<i64> = peaks.iter().filter_map(|room| room["peak"].as_i64()).collect();
+    assert_eq!(peaks, [67, 28, 35, 39], "rooms 1 to 4, as their description states");
     Ok(())
 }
 

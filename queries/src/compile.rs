@@ -418,7 +418,7 @@ impl Compiler<'_> {
 
     fn emit(&mut self, window: Option<WindowSpec>) -> Result<Emit, QueryError> {
         match (window, self.statement.emit) {
-            (None, Some(Emit::Close)) => Err(self.at("emit").mistake(
+            (None, Some(Emit::Close)) => Err(self.statement.emit_at.mistake(
                 "emit = 'close' waits for the end of a window, and there is none",
                 "group by a window, FROM TUMBLE(…) or HOP(…), or emit = 'update'",
             )),

@@ -69,6 +69,8 @@ pub struct Statement {
     pub kind: StatementKind,
     /// When it speaks, where the statement says so.
     pub emit: Option<Emit>,
+    /// Where `emit` stands, or the name where it does not.
+    pub emit_at: Position,
     /// How late a row may be and still amend what was said, microseconds.
     pub lateness_us: i64,
     /// A running aggregate forgets keys unseen for so long, microseconds of event time.
@@ -245,6 +247,7 @@ impl Reader<'_> {
                 return Err(option_at.mistake(format!("there is no option '{option}'"), right));
             }
         }
+        let emit_at = options.get("emit").map_or(name_at, |(option_at, _)| *option_at);
         let mut take = |option: &str| options.remove(option).map(|(_, value)| value);
         let emit = take("emit").map(|value| emit(&value)).transpose()?;
         let lateness_us = take("lateness").map(|value| duration(&value)).transpose()?.unwrap_or(0);
@@ -294,6 +297,7 @@ impl Reader<'_> {
             name,
             kind,
             emit,
+            emit_at,
             lateness_us,
             ttl_us,
             at,

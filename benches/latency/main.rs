@@ -45,12 +45,16 @@ type Times = Arc<Mutex<Histogram<u64>>>;
 /// Subscribes, and notes for each message how long ago what `name` finds in it was sent.
 async fn listen(
     address: std::net::SocketAddr,
+    what: &str,
     filter: &str,
     sent: Sent,
     times: Times,
     name: fn(&str, &[u8]) -> Option<String>,
 ) {
-    let mut options = MqttOptions::new(format!("listener-{filter}"), (address.ip().to_string(), address.port()));
+    let mut options = MqttOptions::new(
+        format!("listener-of-{what}"),
+        (address.ip().to_string(), address.port()),
+    );
     options.set_keep_alive(60);
     let (client, mut events) = AsyncClient::builder(options).capacity(64).build();
     client
@@ -146,6 +150,7 @@ async fn measure(seconds: u64) {
     let (bare_sent, alert_sent) = (Sent::default(), Sent::default());
     listen(
         address,
+        "echoes",
         "bench/echo/#",
         Arc::clone(&bare_sent),
         Arc::clone(&bare),
@@ -154,6 +159,7 @@ async fn measure(seconds: u64) {
     .await;
     listen(
         address,
+        "alerts",
         "usher/out/bench/alert-event/taken",
         Arc::clone(&alert_sent),
         Arc::clone(&alert),

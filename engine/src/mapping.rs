@@ -9,9 +9,7 @@ mod time;
 mod written;
 
 use std::collections::BTreeMap;
-use std::fmt;
-use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use toml::Spanned;
@@ -20,6 +18,7 @@ pub(crate) use crate::mapping::emit::Emit;
 pub(crate) use crate::mapping::template::{Row, Template};
 pub(crate) use crate::mapping::time::{SpreadDays, TimeReader};
 use crate::mapping::written::{HeaderWritten, MappingWritten};
+use crate::position::{Mistake, Mistakes};
 
 /// The mappings that come with Usher, in the order of their names.
 const SHIPPED: [(&str, &str); 6] = [
@@ -42,22 +41,6 @@ const SHIPPED: [(&str, &str); 6] = [
         include_str!("../../config/recordings/sdu-occupancy.toml"),
     ),
 ];
-
-/// Something in a mapping file that cannot mean anything, and what would.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{}:{line}:{column}: {wrong}, {right}", file.display())]
-pub struct MappingMistake {
-    /// The mapping file.
-    pub file: PathBuf,
-    /// Line, from 1.
-    pub line: usize,
-    /// Column in characters, from 1.
-    pub column: usize,
-    /// What is wrong.
-    pub wrong: String,
-    /// What would be right.
-    pub right: String,
-}
 
 /// How the rows of one kind of recording become messages.
 #[derive(Debug)]
@@ -103,12 +86,8 @@ pub(crate) enum Header {
 
 impl Mapping {
     /// Reads one mapping. `file` is only named in mistakes, all of which are reported at once.
-    pub fn read(file: &Path, text: &str) -> Result<Mapping, Vec<MappingMistake>> {
-        let mut mistakes = Mistakes {
-            file,
-            text,
-            found: Vec::new(),
-        };
+    pub fn read(file: &Path, text: &str) -> Result<Mapping, Vec<Mistake>> {
+        let mut mistakes = Mistakes::of(file, text);
         let written: MappingWritten = match toml::from_str(text) {
             Ok(written) => written,
             Err(error) => {
@@ -121,13 +100,12 @@ impl Mapping {
                     |(wrong, right)| (wrong.to_owned(), format!("expected {right}")),
                 );
                 mistakes.add(error.span().unwrap_or(0..0), wrong, right);
-                return Err(mistakes.found);
+                return Err(mistakes.into_sorted());
             }
         };
-        match compile(written, &mut mistakes) {
-            Some(mapping) if mistakes.found.is_empty() => Ok(mapping),
-            _ => Err(mistakes.found),
-        }
+        let mapping = compile(written, &mut mistakes);
+        let mistakes = mistakes.into_sorted();
+        mapping.filter(|_| mistakes.is_empty()).ok_or(mistakes)
     }
 
     /// Whether the mapping says that it reads a file of this name (without `.gz`).
@@ -156,8 +134,8 @@ impl Mappings {
 
     /// Adds every `*.toml` of a folder; one of a name that is already there takes its place. A folder that does not
     /// exist adds nothing. Reports the mistakes of all files at once.
-    pub fn add_folder(&mut self, folder: &Path) -> Result<(), Vec<MappingMistake>> {
-        let unreadable = |file: &Path, error: std::io::Error| MappingMistake {
+    pub fn add_folder(&mut self, folder: &Path) -> Result<(), Vec<Mistake>> {
+        let unreadable = |file: &Path, error: std::io::Error| Mistake {
             file: file.to_owned(),
             line: 1,
             column: 1,
@@ -202,50 +180,6 @@ impl Mappings {
     /// The names, in order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.by_name.keys().map(String::as_str)
-    }
-}
-
-/// Collects mistakes with their places.
-pub(crate) struct Mistakes<'a> {
-    file: &'a Path,
-    text: &'a str,
-    found: Vec<MappingMistake>,
-}
-
-impl Mistakes<'_> {
-    pub(crate) fn add(&mut self, span: Range<usize>, wrong: impl fmt::Display, right: impl fmt::Display) {
-        let before = self.text.get(..span.start).unwrap_or(self.text);
-        let line_start = before.rfind('\n').map_or(0, |at| at + 1);
-        self.found.push(MappingMistake {
-            file: self.file.to_owned(),
-            line: before.matches('\n').count() + 1,
-            column: before[line_start..].chars().count() + 1,
-            wrong: wrong.to_string(),
-            right: right.to_string(),
-        });
-    }
-
-    /// Says that `name` is none of `known`, naming the nearest that is.
-    pub(crate) fn unknown<'n>(
-        &mut self,
-        span: Range<usize>,
-        what: &str,
-        name: &str,
-        known: impl Iterator<Item = &'n str>,
-    ) {
-        let known: Vec<&str> = known.collect();
-        let nearest = known
-            .iter()
-            .map(|other| (strsim::jaro_winkler(name, other), other))
-            .filter(|(likeness, _)| *likeness > 0.8)
-            .max_by(|a, b| a.0.total_cmp(&b.0));
-        let right = match nearest {
-            Some((_, other)) => format!("did you mean `{other}`?"),
-            None if known.is_empty() => format!("there is no {what} here"),
-            None if known.len() > 20 => format!("no {what} has a name like it"),
-            None => format!("there is `{}`", known.join("`, `")),
-        };
-        self.add(span, format!("there is no {what} `{name}`"), right);
     }
 }
 

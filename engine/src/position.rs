@@ -76,6 +76,17 @@ impl<'t> Mistakes<'t> {
         });
     }
 
+    /// Says that `name` is none of `known`, naming the nearest that is.
+    pub(crate) fn unknown<'n>(
+        &mut self,
+        span: Range<usize>,
+        what: &str,
+        name: &str,
+        known: impl IntoIterator<Item = &'n str>,
+    ) {
+        self.add(span, format!("there is no {what} `{name}`"), instead(name, known));
+    }
+
     /// The line, from 1, so that one mistake can point at another place.
     pub(crate) fn line(&self, span: &Range<usize>) -> usize {
         let before = self.text.get(..span.start).unwrap_or(self.text);
@@ -172,8 +183,8 @@ pub(crate) fn read_file(file: &Path) -> Result<Option<String>, Mistake> {
 pub(crate) fn instead<'n>(name: &str, known: impl IntoIterator<Item = &'n str>) -> String {
     let known: Vec<&str> = known.into_iter().collect();
     match nearest(name, known.iter().copied()) {
-        Some(other) => format!("the nearest is `{other}`"),
-        None if known.is_empty() => "there is none".to_owned(),
+        Some(other) => format!("did you mean `{other}`?"),
+        None if known.is_empty() => "there is none here".to_owned(),
         None if known.len() > NAMES_MAX => format!("none of the {} is like it", known.len()),
         None => format!("there is `{}`", known.join("`, `")),
     }
@@ -295,10 +306,10 @@ mod tests {
     #[test]
     fn a_near_name_is_offered_and_far_ones_are_listed() {
         let known = ["capacity", "parent", "role"];
-        assert_eq!(instead("capcity", known), "the nearest is `capacity`");
-        assert_eq!(instead("PARENT", known), "the nearest is `parent`");
+        assert_eq!(instead("capcity", known), "did you mean `capacity`?");
+        assert_eq!(instead("PARENT", known), "did you mean `parent`?");
         assert_eq!(instead("x", known), "there is `capacity`, `parent`, `role`");
-        assert_eq!(instead("x", []), "there is none");
+        assert_eq!(instead("x", []), "there is none here");
     }
 
     #[test]

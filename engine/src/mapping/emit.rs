@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
+use crate::mapping::Names;
 use crate::mapping::template::{Field, Row, Template, lookup};
 use crate::mapping::time::RowTime;
 use crate::mapping::written::{EmitWritten, Otherwise, ValueKind, ValueWritten, WhenWritten};
-use crate::mapping::{Mistakes, Names};
+use crate::position::Mistakes;
 
 /// One message for each row that fits.
 #[derive(Debug)]

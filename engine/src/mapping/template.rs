@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use toml::Spanned;
 
-use crate::mapping::{Mistakes, Names};
+use crate::mapping::Names;
+use crate::position::Mistakes;
 
 /// A row of a recording, cut into the columns of its mapping.
 #[derive(Debug, Default)]

@@ -98,6 +98,6 @@ fn a_mistake_has_its_place_and_says_what_would_be_right() {
     check(
         "type = \"int\"",
         "lookup = \"names\"",
-        "m.toml:14:31: there is no lookup `names`, there is no lookup here",
+        "m.toml:14:31: there is no lookup `names`, there is none here",
     );
 }

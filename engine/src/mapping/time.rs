@@ -13,9 +13,10 @@ use chrono::{
 use chrono_tz::{TZ_VARIANTS, Tz};
 use toml::Spanned;
 
+use crate::mapping::Names;
 use crate::mapping::template::{Field, Row};
 use crate::mapping::written::{EpochWritten, InventWritten, TimeWritten};
-use crate::mapping::{Mistakes, Names};
+use crate::position::Mistakes;
 
 /// When a row happened.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -11,15 +11,24 @@ use hdrhistogram::Histogram;
 use rumqttc::{AsyncClient, Event, MqttOptions, Packet, QoS as WireQoS};
 use usher_connectors::client::MqttClient;
 use usher_connectors::message::QoS;
+use usher_engine::alert::Trace;
+use usher_engine::check::load_queries;
+use usher_engine::decode::{DecodeOptions, Decoder};
 use usher_engine::engine::{Engine, EngineOptions};
+use usher_engine::perception::{Perception, PerceptionOptions};
+use usher_engine::pseudonym::Secret;
+use usher_engine::reference::set_references;
 use usher_engine::settings::{Flags, Settings};
 use usher_engine::site::Places;
+use usher_queries::query_set::QuerySet;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const RATE: u64 = 1_000;
 const DEVICES: u64 = 100;
+/// Gateways that the devices share.
+const CONNECTIONS: usize = 10;
 const SITE: &str = r#"
 [[site]]
 id = "bench"
@@ -66,7 +75,8 @@ async fn listen(
         let _client = client;
         let mut ready_in = Some(ready_in);
         loop {
-            match events.poll().await.expect("the broker stays") {
+            let Ok(event) = events.poll().await else { return };
+            match event {
                 Event::Incoming(Packet::SubAck(_)) => {
                     ready_in.take().map(|ready| ready.send(()));
                 }
@@ -87,8 +97,20 @@ async fn listen(
     ready.await.expect("subscribed");
 }
 
+/// A device's event: its name, topic and payload. Each device tells in turn of one who comes and one who goes.
+fn gate(number: u64) -> (String, String, String) {
+    let device = format!("g{}", number % DEVICES);
+    let (entered, exited) = if (number / DEVICES).is_multiple_of(2) {
+        (1, 0)
+    } else {
+        (0, 1)
+    };
+    let payload = format!(r#"{{"id":"{number:08}","in":{entered},"out":{exited}}}"#);
+    (device.clone(), format!("usher/in/bench/hall/gate/{device}"), payload)
+}
+
 /// Publishes at the rate for so long; `what` gives the name to find the answer by, the topic and the payload.
-async fn publish(client: &MqttClient, sent: &Sent, seconds: u64, what: impl Fn(u64) -> (String, String, String)) {
+async fn publish(clients: &[MqttClient], sent: &Sent, seconds: u64, what: impl Fn(u64) -> (String, String, String)) {
     let begun = Instant::now();
     let mut tickets = Vec::new();
     for number in 0..RATE * seconds {
@@ -97,7 +119,7 @@ async fn publish(client: &MqttClient, sent: &Sent, seconds: u64, what: impl Fn(u
         let (name, topic, payload) = what(number);
         sent.lock().expect("sound").insert(name, Instant::now());
         tickets.push(
-            client
+            clients[number as usize % clients.len()]
                 .publish(topic, payload, QoS::AtLeastOnce, false)
                 .await
                 .expect("published"),
@@ -123,11 +145,40 @@ fn main() {
     runtime.block_on(measure(seconds));
 }
 
+/// From a decoded event to the decision about alerts, one event at a time, without a broker or a log.
+fn inside(places: &Arc<Places>, config: &std::path::Path) {
+    let settings = Settings::load(Some(config), &Flags::default()).expect("right");
+    let mut queries = QuerySet::new();
+    set_references(&mut queries, places);
+    load_queries(&mut queries, config).expect("right");
+    let count = queries.queries().len();
+    let mut perception = Perception::new(PerceptionOptions::of(&settings), Arc::clone(places), queries);
+    let mut decoder = Decoder::new(DecodeOptions::new(Secret::from_bytes([7; 32])));
+    let mut times = Histogram::<u64>::new(3).expect("three digits");
+    for number in 0..60_000_u64 {
+        let (_, topic, payload) = gate(number);
+        let received_us = 1_772_413_200_000_000 + i64::try_from(number).expect("small") * 1_000;
+        let events = decoder.decode(&topic, payload.as_bytes(), received_us).events;
+        let begun = Instant::now();
+        let steps = perception.take(&events, &|_| Trace::default());
+        if number >= 10_000 {
+            times.saturating_record(u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX));
+        }
+        assert_eq!(steps.len(), 1, "each event is answered by one step");
+    }
+    let quantiles = [0.5, 0.9, 0.99, 0.999].map(|quantile| times.value_at_quantile(quantile) as f64 / 1_000.0);
+    print!("{:<43}", format!("inside the engine, {count} queries"));
+    quantiles.iter().for_each(|micros| print!("{micros:>7.1} µs"));
+    println!();
+}
+
 async fn measure(seconds: u64) {
     let folder = tempfile::tempdir().expect("a folder");
     let config = folder.path().join("config");
     std::fs::create_dir_all(config.join("queries")).expect("a folder");
     std::fs::write(config.join("queries/bench.sql"), SQL).expect("written");
+    let places = Places::read(std::path::Path::new("site.toml"), SITE).expect("right");
+    inside(&Arc::new(places.clone()), &config);
     let flags = Flags {
         mqtt: Some("127.0.0.1:0".to_owned()),
         http: Some("127.0.0.1:0".to_owned()),
@@ -135,16 +186,18 @@ async fn measure(seconds: u64) {
     };
     let engine = Engine::start(EngineOptions {
         settings: Settings::load(Some(&config), &flags).expect("right"),
-        places: Places::read(std::path::Path::new("site.toml"), SITE).expect("right"),
+        places,
         config: Some(config),
         metrics: Arc::new(String::new),
     })
     .await
     .expect("it runs");
     let address = engine.mqtt_address.expect("an embedded broker");
-    let client = MqttClient::connect(&format!("mqtt://{address}"), "device")
-        .await
-        .expect("connected");
+    let mut clients = Vec::new();
+    for number in 0..CONNECTIONS {
+        let client = MqttClient::connect(&format!("mqtt://{address}"), &format!("gateway-{number}")).await;
+        clients.push(client.expect("connected"));
+    }
     let histogram = || Arc::new(Mutex::new(Histogram::new(3).expect("three digits")));
     let (bare, alert): (Times, Times) = (histogram(), histogram());
     let (bare_sent, alert_sent) = (Sent::default(), Sent::default());
@@ -173,25 +226,15 @@ async fn measure(seconds: u64) {
         let topic = format!("bench/echo/g{}", number % DEVICES);
         (topic.clone(), topic, r#"{"id":"00000000","in":1,"out":0}"#.to_owned())
     };
-    let gate = |number: u64| {
-        let device = format!("g{}", number % DEVICES);
-        let (entered, exited) = if (number / DEVICES).is_multiple_of(2) {
-            (1, 0)
-        } else {
-            (0, 1)
-        };
-        let payload = format!(r#"{{"id":"{number:08}","in":{entered},"out":{exited}}}"#);
-        (device.clone(), format!("usher/in/bench/hall/gate/{device}"), payload)
-    };
-    // Once to warm up, which nobody measures.
-    publish(&client, &bare_sent, 1, echo).await;
-    publish(&client, &alert_sent, 2, gate).await;
+    // Once to warm up, which nobody measures. No number comes twice, or its event would count as known.
+    publish(&clients, &bare_sent, 1, echo).await;
+    publish(&clients, &alert_sent, 2, |number| gate(1_000_000 + number)).await;
     for times in [&bare, &alert] {
         times.lock().expect("sound").reset();
     }
-    publish(&client, &bare_sent, seconds, echo).await;
-    publish(&client, &alert_sent, 2 * seconds, gate).await;
-    publish(&client, &bare_sent, seconds, echo).await;
+    publish(&clients, &bare_sent, seconds, echo).await;
+    publish(&clients, &alert_sent, 2 * seconds, gate).await;
+    publish(&clients, &bare_sent, seconds, echo).await;
 
     println!("{RATE} messages a second, {} of each kind", 2 * seconds * RATE);
     println!(
@@ -214,8 +257,20 @@ async fn measure(seconds: u64) {
         print!("{:>10.2}", *alert as f64 / bare as f64);
     }
     println!();
+    for (stage, taken) in engine.latencies.stages() {
+        println!(
+            "{:<43}{:>7} µs{:>7} µs{:>7} µs{:>7} µs",
+            format!("from receipt until {stage}"),
+            taken.p50_us,
+            taken.p90_us,
+            taken.p99_us,
+            taken.p999_us
+        );
+    }
     let left = alert_sent.lock().expect("sound").len();
     assert_eq!(left, 0, "{left} events were not answered");
-    client.disconnect().await;
+    for client in clients {
+        client.disconnect().await;
+    }
     engine.stop().await.expect("it ends well");
 }

@@ -81,6 +81,8 @@ pub struct Engine {
     pub data: PathBuf,
     /// Asks the engine.
     pub asker: Asker,
+    /// How long the stages of an event's walk take.
+    pub latencies: Arc<Latencies>,
     outbox: Arc<Outbox>,
     bus: Arc<Bus>,
     broker: Option<EmbeddedBroker>,
@@ -217,7 +219,8 @@ impl Engine {
             });
         }
         let sending = tokio::spawn({
-            let (outbox, latencies, publisher) = (Arc::clone(&outbox), latencies, Arc::clone(&link.publisher));
+            let (outbox, latencies, publisher) =
+                (Arc::clone(&outbox), Arc::clone(&latencies), Arc::clone(&link.publisher));
             let stop = outbox_stop.clone();
             async move { outbox.send(publisher.as_ref(), &latencies, stop).await }
         });
@@ -234,6 +237,7 @@ impl Engine {
             http,
             data: settings.data,
             asker,
+            latencies,
             outbox,
             bus,
             broker,

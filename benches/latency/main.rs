@@ -35,7 +35,7 @@ id = "bench"
 [[zone]]
 site = "bench"
 id = "hall"
-capacity = 50
+capacity = 1000
 "#;
 const SQL: &str = "
 CREATE QUERY inside WITH (emit = 'update') AS
@@ -65,6 +65,8 @@ async fn listen(
         (address.ip().to_string(), address.port()),
     );
     options.set_keep_alive(60);
+    // It publishes nothing; the client looks through the whole of this window at each acknowledgement.
+    options.set_outgoing_inflight_upper_limit(1);
     let (client, mut events) = AsyncClient::builder(options).capacity(64).build();
     client
         .subscribe(filter, WireQoS::AtLeastOnce)
@@ -154,7 +156,7 @@ fn inside(places: &Arc<Places>, config: &std::path::Path) {
     let count = queries.queries().len();
     let mut perception = Perception::new(PerceptionOptions::of(&settings), Arc::clone(places), queries);
     let mut decoder = Decoder::new(DecodeOptions::new(Secret::from_bytes([7; 32])));
-    let mut times = Histogram::<u64>::new(3).expect("three digits");
+    let mut times = Histogram::<u64>::new_with_bounds(1, 60_000_000_000, 3).expect("three digits");
     for number in 0..60_000_u64 {
         let (_, topic, payload) = gate(number);
         let received_us = 1_772_413_200_000_000 + i64::try_from(number).expect("small") * 1_000;
@@ -198,7 +200,7 @@ async fn measure(seconds: u64) {
         let client = MqttClient::connect(&format!("mqtt://{address}"), &format!("gateway-{number}")).await;
         clients.push(client.expect("connected"));
     }
-    let histogram = || Arc::new(Mutex::new(Histogram::new(3).expect("three digits")));
+    let histogram = || Arc::new(Mutex::new(Histogram::new_with_bounds(1, 60_000_000, 3).expect("three digits")));
     let (bare, alert): (Times, Times) = (histogram(), histogram());
     let (bare_sent, alert_sent) = (Sent::default(), Sent::default());
     listen(

@@ -162,6 +162,8 @@ impl RemoteSource {
             u32::try_from(options.session_expiry.as_secs()).unwrap_or(u32::MAX),
         ));
         mqtt.set_receive_maximum(Some(options.receive_maximum.max(1)));
+        // It publishes nothing, and the client looks through the whole of this window at each acknowledgement.
+        mqtt.set_outgoing_inflight_upper_limit(1);
         mqtt.set_max_packet_size(Some(packet_limit(options.max_packet_bytes)));
         let session = SessionFile::new(options.session_file, &mqtt);
         mqtt.set_session_store(session);

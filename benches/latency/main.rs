@@ -27,8 +27,9 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const RATE: u64 = 1_000;
 const DEVICES: u64 = 100;
-/// Gateways that the devices share.
-const CONNECTIONS: usize = 10;
+const QUANTILES: [f64; 4] = [0.5, 0.9, 0.99, 0.999];
+/// Each device has its own.
+const CONNECTIONS: usize = DEVICES as usize;
 const SITE: &str = r#"
 [[site]]
 id = "bench"
@@ -147,8 +148,9 @@ fn main() {
     runtime.block_on(measure(seconds));
 }
 
-/// From a decoded event to the decision about alerts, one event at a time, without a broker or a log.
-fn inside(places: &Arc<Places>, config: &std::path::Path) {
+/// From a decoded event to the decision about alerts, one event at a time, without a broker or a log; with a pause
+/// before each, in which a core goes to rest, and without.
+fn inside(places: &Arc<Places>, config: &std::path::Path, events: u64, pause: Duration) {
     let settings = Settings::load(Some(config), &Flags::default()).expect("right");
     let mut queries = QuerySet::new();
     set_references(&mut queries, places);
@@ -156,22 +158,35 @@ fn inside(places: &Arc<Places>, config: &std::path::Path) {
     let count = queries.queries().len();
     let mut perception = Perception::new(PerceptionOptions::of(&settings), Arc::clone(places), queries);
     let mut decoder = Decoder::new(DecodeOptions::new(Secret::from_bytes([7; 32])));
-    let mut times = Histogram::<u64>::new_with_bounds(1, 60_000_000_000, 3).expect("three digits");
-    for number in 0..60_000_u64 {
+    let mut times = histogram();
+    for number in 0..events {
         let (_, topic, payload) = gate(number);
         let received_us = 1_772_413_200_000_000 + i64::try_from(number).expect("small") * 1_000;
         let events = decoder.decode(&topic, payload.as_bytes(), received_us).events;
+        if !pause.is_zero() {
+            std::thread::sleep(pause);
+        }
         let begun = Instant::now();
         let steps = perception.take(&events, &|_| Trace::default());
-        if number >= 10_000 {
+        if number >= 1_000 {
             times.saturating_record(u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX));
         }
         assert_eq!(steps.len(), 1, "each event is answered by one step");
     }
-    let quantiles = [0.5, 0.9, 0.99, 0.999].map(|quantile| times.value_at_quantile(quantile) as f64 / 1_000.0);
-    print!("{:<43}", format!("inside the engine, {count} queries"));
+    let name = if pause.is_zero() {
+        "at a run"
+    } else {
+        "one a millisecond"
+    };
+    print!("{:<43}", format!("inside the engine, {count} queries, {name}"));
+    let quantiles = QUANTILES.map(|quantile| times.value_at_quantile(quantile) as f64 / 1_000.0);
     quantiles.iter().for_each(|micros| print!("{micros:>7.1} µs"));
     println!();
+}
+
+/// Up to a minute, in whatever unit is finer than that.
+fn histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, 60_000_000_000, 3).expect("the bounds are in order")
 }
 
 async fn measure(seconds: u64) {
@@ -180,7 +195,9 @@ async fn measure(seconds: u64) {
     std::fs::create_dir_all(config.join("queries")).expect("a folder");
     std::fs::write(config.join("queries/bench.sql"), SQL).expect("written");
     let places = Places::read(std::path::Path::new("site.toml"), SITE).expect("right");
-    inside(&Arc::new(places.clone()), &config);
+    let shared = Arc::new(places.clone());
+    inside(&shared, &config, 50_000, Duration::ZERO);
+    inside(&shared, &config, 5_000, Duration::from_millis(1));
     let flags = Flags {
         mqtt: Some("127.0.0.1:0".to_owned()),
         http: Some("127.0.0.1:0".to_owned()),
@@ -197,11 +214,11 @@ async fn measure(seconds: u64) {
     let address = engine.mqtt_address.expect("an embedded broker");
     let mut clients = Vec::new();
     for number in 0..CONNECTIONS {
-        let client = MqttClient::connect(&format!("mqtt://{address}"), &format!("gateway-{number}")).await;
+        let client = MqttClient::connect(&format!("mqtt://{address}"), &format!("device-{number}")).await;
         clients.push(client.expect("connected"));
     }
-    let histogram = || Arc::new(Mutex::new(Histogram::new_with_bounds(1, 60_000_000, 3).expect("three digits")));
-    let (bare, alert): (Times, Times) = (histogram(), histogram());
+    let times = || Arc::new(Mutex::new(histogram()));
+    let (bare, alert): (Times, Times) = (times(), times());
     let (bare_sent, alert_sent) = (Sent::default(), Sent::default());
     listen(
         address,
@@ -243,11 +260,10 @@ async fn measure(seconds: u64) {
         "{:<34}{:>9}{:>10}{:>10}{:>10}{:>11}",
         "", "count", "median", "90 %", "99 %", "99.9 %"
     );
-    let quantiles = [0.5, 0.9, 0.99, 0.999];
     let line = |name: &str, times: &Times| {
         let times = times.lock().expect("sound");
         print!("{name:<34}{:>9}", times.len());
-        let values = quantiles.map(|quantile| times.value_at_quantile(quantile));
+        let values = QUANTILES.map(|quantile| times.value_at_quantile(quantile));
         values.iter().for_each(|value| print!("{value:>7} µs"));
         println!();
         values

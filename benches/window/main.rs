@@ -54,7 +54,7 @@ fn batches(keys: usize, batch: usize) -> Vec<RecordBatch> {
 
 /// Rows a second, and nanoseconds a batch.
 fn stream(batches: &[RecordBatch]) -> (f64, Histogram<u64>) {
-    let mut histogram = Histogram::new(3).expect("three digits are right");
+    let mut histogram = Histogram::new_with_bounds(1, 60_000_000_000, 3).expect("the bounds are in order");
     let (mut done, mut busy) = (0_usize, Duration::ZERO);
     let begun = Instant::now();
     while begun.elapsed() < MEASURE {

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use usher_connectors::checkpoint::CheckpointStore;
@@ -195,29 +195,23 @@ impl Engine {
         };
         // Messages wait here for the pipeline; beyond it the source waits, which a broker can bear and memory cannot.
         let (deliveries_in, deliveries) = mpsc::channel(settings.intake.queue);
-        let (recovered_in, recovered) = oneshot::channel();
-        let pipeline = {
-            let (parts, fresh) = parts;
+        // Going through the log again is long work without a pause, so not for the runtime's own threads.
+        let (parts, fresh) = parts;
+        let recovered = tokio::task::spawn_blocking(move || {
+            let mut pipeline = Pipeline::new(parts);
+            let loaded = checkpoints.load().map_err(EngineError::failed)?;
+            pipeline
+                .recover(loaded.checkpoint, fresh)
+                .map_err(EngineError::failed)?;
+            Ok::<_, EngineError>(pipeline)
+        });
+        let mut pipeline = recovered.await.map_err(EngineError::failed)??;
+        // A task and no thread of its own: a message is looked at where it was received, without another thread having to
+        // wake up for it, and what is told goes out from there.
+        let pipeline = tokio::spawn({
             let stop = intake_stop.clone();
-            on_own_thread(move |runtime| {
-                let mut pipeline = Pipeline::new(parts);
-                let loaded = checkpoints.load().map_err(EngineError::failed)?;
-                pipeline
-                    .recover(loaded.checkpoint, fresh)
-                    .map_err(EngineError::failed)?;
-                // Nobody waits for it any more when the start was given up.
-                let _ = recovered_in.send(());
-                runtime
-                    .block_on(pipeline.run(deliveries, asks, stop))
-                    .map_err(EngineError::failed)
-            })?
-        };
-        if recovered.await.is_err() {
-            return Err(match pipeline.await {
-                Ok(Err(error)) => error,
-                _ => EngineError::Failed("the pipeline ended before it ran".to_owned()),
-            });
-        }
+            async move { pipeline.run(deliveries, asks, stop).await.map_err(EngineError::failed) }
+        });
         let sending = tokio::spawn({
             let (outbox, latencies, publisher) =
                 (Arc::clone(&outbox), Arc::clone(&latencies), Arc::clone(&link.publisher));
@@ -424,32 +418,4 @@ fn serve(listener: TcpListener, shared: Arc<Shared>) -> JoinHandle<()> {
             tracing::error!(%error, "the API ended");
         }
     })
-}
-
-/// Runs the pipeline on a thread of its own, so that a long batch keeps nobody else waiting, with a small runtime for
-/// its timers and channels.
-fn on_own_thread<F>(work: F) -> Result<JoinHandle<Result<(), EngineError>>, EngineError>
-where
-    F: FnOnce(&tokio::runtime::Runtime) -> Result<(), EngineError> + Send + 'static,
-{
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .build()
-        .map_err(EngineError::failed)?;
-    let (ended_in, ended) = oneshot::channel();
-    std::thread::Builder::new()
-        .name("pipeline".to_owned())
-        .spawn(move || {
-            let result = work(&runtime);
-            // Nobody listens when the process is ending anyway.
-            let _ = ended_in.send(result);
-        })
-        .map_err(EngineError::failed)?;
-    Ok(tokio::spawn(async move {
-        ended.await.unwrap_or_else(|_| {
-            Err(EngineError::Failed(
-                "the pipeline panicked; its last words are above".to_owned(),
-            ))
-        })
-    }))
 }

@@ -1,6 +1,6 @@
 //! The pipeline is the walk of an event: bytes in, understood, logged, asked about, judged, told.
 //!
-//! One thread runs it, so that everything happens in the order of the log. It waits for nothing but messages: the disk
+//! One task runs it, so that everything happens in the order of the log. It waits for nothing but messages: the disk
 //! is waited for by the settler, the broker by the outbox, pages by the bus.
 
 use std::collections::VecDeque;
@@ -190,35 +190,42 @@ impl Pipeline {
         }
     }
 
-    /// The whole walk of the messages that are there, at `now`.
+    /// The whole walk of the messages that are there.
     async fn walk(&mut self, deliveries: &mut Vec<Delivery>) -> Result<(), LogError> {
         // bytes → events: what can't be read and what had come before is counted and goes no further.
-        let understood = self.understand(deliveries);
+        let mut understood = self.understand(deliveries);
         let decoded_at = Instant::now();
+        if let Some(first) = understood.first_received {
+            self.latencies.decoded.record(decoded_at - first);
+        }
+        self.log(&mut understood).await?;
+        self.perceive(&understood, decoded_at);
+        Ok(())
+    }
 
-        // events → log: the publisher is acknowledged once they are durable, which nobody here waits for.
-        let append = self.append(understood.records).await?;
+    /// events → log: the publisher is acknowledged once they are durable, which nobody here waits for.
+    async fn log(&mut self, understood: &mut Understood) -> Result<(), LogError> {
+        let append = self.append(std::mem::take(&mut understood.records)).await?;
         let settlement = Settlement::Batch {
             append,
-            acks: understood.acks,
-            keys: understood.keys,
+            acks: std::mem::take(&mut understood.acks),
+            keys: std::mem::take(&mut understood.keys),
             received: understood.first_received,
         };
         self.settler.send(settlement).await;
+        Ok(())
+    }
 
-        // log → queries → engagement → alerts.
+    /// events → queries → engagement → alerts → outbox, page.
+    fn perceive(&mut self, understood: &Understood, decoded_at: Instant) {
         let received = &understood.received;
         let trace_of = |index: usize| stages(received[index], decoded_at);
         let steps = self.perception.take(&understood.events, &trace_of);
         if let Some(first) = understood.first_received {
-            self.latencies.decoded.record(decoded_at - first);
             self.latencies.evaluated.record(first.elapsed());
         }
-
-        // alerts → outbox, page.
         self.tell(&steps, understood.first_received);
         self.tell_counts();
-        Ok(())
     }
 
     fn understand(&mut self, deliveries: &mut Vec<Delivery>) -> Understood {
@@ -338,6 +345,8 @@ impl Pipeline {
                         break;
                     }
                     self.walk(&mut batch).await?;
+                    // A flood leaves no pause in which others on this thread would have their turn.
+                    tokio::task::yield_now().await;
                 }
                 Some(ask) = asks.recv() => ask(self),
                 _ = tick.tick() => self.tick().await,
@@ -578,11 +587,6 @@ impl Pipeline {
             }
         }
         Ok(records)
-    }
-
-    /// The log.
-    pub fn log(&self) -> &Arc<dyn Log> {
-        &self.log
     }
 
     /// Our clock as it was last looked at, microseconds since 1970.

@@ -19,6 +19,7 @@ use crate::flow::Flow;
 use crate::join::{JoinPlan, ReferenceJoin};
 use crate::operator::{Context, Filter, Footprint, Operator, Project, Relabel};
 use crate::statement::{Emit, Statement};
+use crate::typed::typed;
 use crate::window::{WINDOW_END, WINDOW_START, WindowNode, WindowSpec};
 
 struct Node {
@@ -225,12 +226,8 @@ impl Compiler<'_> {
     }
 
     fn physical(&self, expr: &Expr, schema: &DFSchema) -> Result<Arc<dyn PhysicalExpr>, QueryError> {
-        self.wrap(create_physical_expr(
-            expr,
-            schema,
-            &self.props,
-            &PhysicalPlanningContext::default(),
-        ))
+        let physical = create_physical_expr(expr, schema, &self.props, &PhysicalPlanningContext::default());
+        self.wrap(physical.and_then(|physical| typed(physical, schema.as_arrow())))
     }
 
     fn node(&mut self, plan: &LogicalPlan) -> Result<usize, QueryError> {

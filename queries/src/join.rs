@@ -108,7 +108,13 @@ impl ReferenceJoin {
     }
 
     fn joined(&self, flow: &Flow, stream_rows: &UInt32Array, table_rows: &UInt32Array) -> Result<Flow> {
-        let taken = flow.taken(stream_rows)?;
+        let in_place = (0..).zip(stream_rows.values()).all(|(row, taken)| row == *taken);
+        let taken = if in_place && stream_rows.len() == flow.num_rows() {
+            // Each row matched once: nothing moves.
+            flow.clone()
+        } else {
+            flow.taken(stream_rows)?
+        };
         let table: Vec<ArrayRef> = self
             .table
             .columns()

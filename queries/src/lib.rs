@@ -21,6 +21,7 @@ pub mod shipped;
 pub mod snapshot;
 pub mod statement;
 pub mod streams;
+mod typed;
 pub mod watermark;
 pub mod window;
 

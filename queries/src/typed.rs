@@ -101,3 +101,50 @@ pub(crate) fn typed(expression: Arc<dyn PhysicalExpr>, schema: &Schema) -> Resul
     })?;
     Ok(typed.data)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::{Int64Array, RecordBatch};
+    use arrow::datatypes::{DataType, Field, Schema};
+    use datafusion::common::DFSchema;
+    use datafusion::physical_expr::ScalarFunctionExpr;
+    use datafusion::prelude::SessionContext;
+
+    use super::typed;
+
+    #[test]
+    fn an_argument_gives_its_field_without_making_it_and_the_result_stays() -> datafusion::common::Result<()> {
+        let schema = Arc::new(Schema::new(vec![
+            Field::new("entered", DataType::Int64, false),
+            Field::new("exited", DataType::Int64, false),
+        ]));
+        let columns = DFSchema::try_from(Arc::clone(&schema))?;
+        let context = SessionContext::new();
+        let written = context.parse_sql_expr("greatest(entered - exited, 0)", &columns)?;
+        let stock = context.create_physical_expr(written, &columns)?;
+        let ours = typed(Arc::clone(&stock), &schema)?;
+        let call = ours
+            .downcast_ref::<ScalarFunctionExpr>()
+            .expect("the call stays a call");
+        let argument = &call.args()[0];
+        let (first, second) = (argument.return_field(&schema)?, argument.return_field(&schema)?);
+        assert!(Arc::ptr_eq(&first, &second), "made once");
+        assert_eq!(first, stock.children()[0].return_field(&schema)?);
+
+        let batch = RecordBatch::try_new(
+            Arc::clone(&schema),
+            vec![
+                Arc::new(Int64Array::from(vec![3, 1])),
+                Arc::new(Int64Array::from(vec![1, 3])),
+            ],
+        )?;
+        let value = |expression: &dyn datafusion::physical_expr::PhysicalExpr| {
+            expression.evaluate(&batch)?.into_array(batch.num_rows())
+        };
+        assert_eq!(&value(ours.as_ref())?, &value(stock.as_ref())?);
+        assert_eq!(ours.to_string(), stock.to_string());
+        Ok(())
+    }
+}

@@ -1,5 +1,7 @@
 //! The watermark tells up to which event time everything has been seen, as far as anyone can know.
 
+use std::collections::BTreeSet;
+
 use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 
@@ -24,14 +26,52 @@ struct Progress {
 /// A source is whatever keeps its own order, here a device. The result depends on the events and the times at which
 /// they were received, and on nothing else, so that a replay of the log finds the same watermarks.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(from = "Kept", into = "Kept")]
 pub struct Watermarks {
     options: WatermarkOptions,
     sources: FxHashMap<u64, Progress>,
+    /// Sources that are not known to be idle by (latest event, source): the first holds the watermark.
+    order: BTreeSet<(i64, u64)>,
     watermark: i64,
-    /// The source that held the watermark when it was last worked out; while others move, nothing changes.
-    holder: Option<u64>,
     /// The newest event over all sources: (event time, when it was received).
     newest: Option<(i64, i64)>,
+}
+
+/// What a checkpoint keeps.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    options: WatermarkOptions,
+    sources: FxHashMap<u64, Progress>,
+    watermark: i64,
+    newest: Option<(i64, i64)>,
+}
+
+impl From<Kept> for Watermarks {
+    fn from(kept: Kept) -> Self {
+        Self {
+            // Those that are idle step aside again at the next look.
+            order: kept
+                .sources
+                .iter()
+                .map(|(source, progress)| (progress.latest_event, *source))
+                .collect(),
+            options: kept.options,
+            sources: kept.sources,
+            watermark: kept.watermark,
+            newest: kept.newest,
+        }
+    }
+}
+
+impl From<Watermarks> for Kept {
+    fn from(watermarks: Watermarks) -> Self {
+        Self {
+            options: watermarks.options,
+            sources: watermarks.sources,
+            watermark: watermarks.watermark,
+            newest: watermarks.newest,
+        }
+    }
 }
 
 impl Watermarks {
@@ -40,8 +80,8 @@ impl Watermarks {
         Self {
             options,
             sources: FxHashMap::default(),
+            order: BTreeSet::new(),
             watermark: i64::MIN,
-            holder: None,
             newest: None,
         }
     }
@@ -58,27 +98,26 @@ impl Watermarks {
             latest_event: event_time,
             last_received: received,
         });
+        self.order.remove(&(progress.latest_event, source));
         progress.last_received = received;
         progress.latest_event = progress.latest_event.max(event_time);
+        self.order.insert((progress.latest_event, source));
         if self.newest.is_none_or(|(newest, _)| event_time >= newest) {
             self.newest = Some((event_time, received));
         }
-        if self.holder.is_none_or(|holder| holder == source) {
-            self.recompute(received);
-        }
+        self.follow_slowest();
         before
     }
 
     /// The clock moved on to `now` without an event; gives the watermark after it.
     pub fn tick(&mut self, now: i64) -> i64 {
-        let holder_is_idle = self
-            .holder
-            .and_then(|holder| self.sources.get(&holder))
-            .is_some_and(|progress| now - progress.last_received > self.options.idle_us);
-        if holder_is_idle {
-            self.recompute(now);
+        while let Some((_, slowest)) = self.order.first()
+            && now - self.sources[slowest].last_received > self.options.idle_us
+        {
+            self.order.pop_first();
         }
-        if self.holder.is_none()
+        self.follow_slowest();
+        if self.order.is_empty()
             && let Some((event_time, received)) = self.newest
         {
             // Every source is idle: time goes on from the newest event at the pace of the clock, so that a quiet
@@ -97,22 +136,12 @@ impl Watermarks {
 
     /// Which source holds the watermark back, if one does.
     pub fn holder(&self) -> Option<u64> {
-        self.holder
+        self.order.first().map(|(_, source)| *source)
     }
 
-    fn recompute(&mut self, now: i64) {
-        let slowest = self
-            .sources
-            .iter()
-            .filter(|(_, progress)| now - progress.last_received <= self.options.idle_us)
-            .min_by_key(|(source, progress)| (progress.latest_event, **source));
-        match slowest {
-            Some((source, progress)) => {
-                self.holder = Some(*source);
-                let candidate = progress.latest_event - self.options.delay_us;
-                self.raise(candidate);
-            }
-            None => self.holder = None,
+    fn follow_slowest(&mut self) {
+        if let Some((latest_event, _)) = self.order.first() {
+            self.raise(latest_event - self.options.delay_us);
         }
     }
 
@@ -155,6 +184,33 @@ mod tests {
             watermarks.observe(1, (100 + second) * SECOND, second * SECOND);
         }
         assert_eq!(watermarks.current(), 109 * SECOND);
+    }
+
+    #[test]
+    fn an_idle_source_that_speaks_again_holds_the_watermark_again() {
+        let mut watermarks = watermarks();
+        watermarks.observe(1, 100 * SECOND, 0);
+        watermarks.observe(2, 100 * SECOND, 0);
+        watermarks.observe(1, 120 * SECOND, 20 * SECOND);
+        watermarks.tick(20 * SECOND);
+        assert_eq!((watermarks.holder(), watermarks.current()), (Some(1), 118 * SECOND));
+        watermarks.observe(2, 90 * SECOND, 21 * SECOND);
+        watermarks.observe(1, 140 * SECOND, 22 * SECOND);
+        assert_eq!((watermarks.holder(), watermarks.current()), (Some(2), 118 * SECOND));
+    }
+
+    #[test]
+    fn a_checkpoint_brings_back_what_stood() {
+        let mut watermarks = watermarks();
+        watermarks.observe(1, 100 * SECOND, 0);
+        watermarks.observe(2, 110 * SECOND, 0);
+        let bytes = serde_json::to_vec(&watermarks).expect("it can be written");
+        let mut again: Watermarks = serde_json::from_slice(&bytes).expect("it can be read");
+        assert_eq!((again.holder(), again.current()), (Some(1), 98 * SECOND));
+        for watermarks in [&mut watermarks, &mut again] {
+            watermarks.observe(1, 130 * SECOND, SECOND);
+            assert_eq!((watermarks.holder(), watermarks.current()), (Some(2), 108 * SECOND));
+        }
     }
 
     #[test]

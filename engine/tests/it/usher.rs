@@ -29,13 +29,14 @@ zone = "reading-room"
 id = "rr-001"
 "#;
 
-/// Windows and timers wait for nobody, so that tests need not either.
+/// Windows and timers wait for nobody, so that tests need not either. Checkpoints come often enough for a crash to fall
+/// between two, and seldom enough to leave a build without optimisation time for the rest.
 const SETTINGS: &str = r#"
 [time]
 delay = "0s"
 idle = "200ms"
 [checkpoint]
-every = "200ms"
+every = "2s"
 "#;
 
 /// A process of `usher run`.

@@ -34,6 +34,9 @@ const TICK: Duration = Duration::from_millis(50);
 const TELL_COUNTS: Duration = Duration::from_millis(100);
 /// Questions of the API that may wait; a page asks one at a time.
 const ASKS_MAX: usize = 64;
+/// Up to so many events, people who wait for an alert come before publishers who wait for the disk: waking the log's
+/// thread costs more than evaluating a few events. Beyond it the disk works while the rest is evaluated.
+const ALERTS_FIRST_MAX: usize = 16;
 /// Records taken from the log at once while going through it again.
 const REPLAY_RECORDS: usize = 4_096;
 /// Bytes taken at once.
@@ -198,9 +201,17 @@ impl Pipeline {
         if let Some(first) = understood.first_received {
             self.latencies.decoded.record(decoded_at - first);
         }
-        self.log(&mut understood).await?;
-        self.perceive(&understood, decoded_at);
-        Ok(())
+        if understood.events.len() > ALERTS_FIRST_MAX {
+            self.log(&mut understood).await?;
+            self.perceive(&understood, decoded_at);
+            return Ok(());
+        }
+        // The other way round the same comes out: what is perceived and not logged is not acknowledged and comes again.
+        if self.perceive(&understood, decoded_at) {
+            // What was told goes out first.
+            tokio::task::yield_now().await;
+        }
+        self.log(&mut understood).await
     }
 
     /// events → log: the publisher is acknowledged once they are durable, which nobody here waits for.
@@ -216,8 +227,8 @@ impl Pipeline {
         Ok(())
     }
 
-    /// events → queries → engagement → alerts → outbox, page.
-    fn perceive(&mut self, understood: &Understood, decoded_at: Instant) {
+    /// events → queries → engagement → alerts → outbox, page. True when there was something to tell of alerts.
+    fn perceive(&mut self, understood: &Understood, decoded_at: Instant) -> bool {
         let received = &understood.received;
         let trace_of = |index: usize| stages(received[index], decoded_at);
         let steps = self.perception.take(&understood.events, &trace_of);
@@ -226,6 +237,7 @@ impl Pipeline {
         }
         self.tell(&steps, understood.first_received);
         self.tell_counts();
+        !steps.is_empty()
     }
 
     fn understand(&mut self, deliveries: &mut Vec<Delivery>) -> Understood {

@@ -8,6 +8,7 @@ use hdrhistogram::Histogram;
 use usher_queries::bounded::{self, Recorded};
 use usher_queries::flow::Flow;
 use usher_queries::query_set::QuerySet;
+use usher_queries::row::Rows;
 use usher_queries::statement::parse_statements;
 use usher_queries::streams::stream_schema;
 
@@ -71,7 +72,7 @@ fn stream(batches: &[RecordBatch]) -> (f64, Histogram<u64>) {
             let watermark = times.value(times.len() - 1);
             let flow = Flow::at_watermark(batch.clone(), watermark - 1_000_000);
             let started = Instant::now();
-            queries.push("gate", &flow, &mut said);
+            queries.push("gate", &Rows::Many(flow), &mut said);
             queries.advance(watermark - 1_000_000, &mut said);
             let took = started.elapsed();
             busy += took;

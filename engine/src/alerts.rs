@@ -9,6 +9,7 @@ use std::sync::Arc;
 use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 use usher_queries::query::{Output, Query};
+use usher_queries::row::Rows;
 use usher_queries::rows::time_to_text;
 use usher_queries::statement::StatementKind;
 
@@ -162,8 +163,7 @@ impl Alerts {
         let mut rows: Vec<(i64, usize, usize)> = Vec::new();
         for (index, output) in outputs.iter().enumerate() {
             if output.judgement.is_some() && self.rules.contains_key(&output.query) {
-                let watermarks = output.flow.watermarks.values().iter();
-                rows.extend(watermarks.enumerate().map(|(row, watermark)| (*watermark, index, row)));
+                rows.extend((0..output.rows.len()).map(|row| (output.rows.watermark(row), index, row)));
             }
         }
         // Each stream's rows of a batch come by themselves. A clock must ring between the rows between which it would
@@ -179,27 +179,24 @@ impl Alerts {
         let (Some(judgement), Some(rule)) = (&output.judgement, self.rules.get(&output.query).map(Arc::clone)) else {
             return;
         };
-        let batch = &output.flow.batch;
-        let is = |mask: &arrow::array::BooleanArray| !arrow::array::Array::is_null(mask, row) && mask.value(row);
-        let (raise, clear) = (is(&judgement.raise), is(&judgement.clear));
-        let Some(subject) = rule.subject(batch, row) else {
+        let rows = &output.rows;
+        let (raise, clear) = (judgement.raise[row], judgement.clear[row]);
+        let Some(subject) = rule.subject(rows, row) else {
             return;
         };
         let mut key = std::mem::take(&mut self.key);
         key.clear();
-        for part in [&rule.name, rule.site(batch, row), own_zone(&rule, batch, row), &subject] {
+        for part in [&rule.name, rule.site(rows, row), own_zone(&rule, rows, row), &subject] {
             key.push_str(part);
             key.push('\u{1f}');
         }
-        let cause =
-            (!arrow::array::Array::is_null(output.flow.causes.as_ref(), row)).then(|| output.flow.causes.value(row));
         let found = Found {
             rule: &rule,
-            output,
+            rows,
             row,
             subject: &subject,
-            cause,
-            watermark: output.flow.watermarks.value(row),
+            cause: rows.cause(row),
+            watermark: rows.watermark(row),
         };
         self.judge(&key, &found, raise, clear, moment, steps);
         self.key = key;
@@ -685,7 +682,7 @@ impl Alerts {
 /// A row that a rule found, and how to read it.
 struct Found<'a> {
     rule: &'a Arc<Rule>,
-    output: &'a Output,
+    rows: &'a Rows,
     row: usize,
     subject: &'a str,
     cause: Option<&'a str>,
@@ -694,13 +691,13 @@ struct Found<'a> {
 
 impl Found<'_> {
     fn site(&self) -> &str {
-        self.rule.site(&self.output.flow.batch, self.row)
+        self.rule.site(self.rows, self.row)
     }
 
     /// When it became so: what the row says, or the event behind it, or the watermark.
     fn time(&self, moment: &Moment<'_>) -> i64 {
         self.rule
-            .time(&self.output.flow.batch, self.row)
+            .time(self.rows, self.row)
             .or_else(|| self.cause.and_then(|cause| (moment.time_of)(cause)))
             .unwrap_or(if self.watermark == i64::MIN {
                 moment.now_us
@@ -710,15 +707,15 @@ impl Found<'_> {
     }
 
     fn alert(&self, at: i64, moment: &Moment<'_>) -> Alert {
-        let (rule, batch, row) = (self.rule, &self.output.flow.batch, self.row);
-        let window = rule.window(batch, row);
+        let (rule, rows, row) = (self.rule, self.rows, self.row);
+        let window = rule.window(rows, row);
         let mut causes = rule
-            .causes(batch, row)
+            .causes(rows, row)
             .unwrap_or_else(|| self.cause.map(str::to_owned).into_iter().collect());
         causes.truncate(CAUSES_MAX);
-        let zone = rule.zone(batch, row).map(str::to_owned);
+        let zone = rule.zone(rows, row).map(str::to_owned);
         let site = self.site().to_owned();
-        let place = format!("{site}\u{1f}{}\u{1f}{}", own_zone(rule, batch, row), self.subject);
+        let place = format!("{site}\u{1f}{}\u{1f}{}", own_zone(rule, rows, row), self.subject);
         // A window that closes by itself has no event at hand: then its time tells one finding from the next.
         let when = if causes.is_empty() {
             time_to_text(at)
@@ -738,8 +735,8 @@ impl Found<'_> {
             state: State::Pending,
             snoozed: false,
             suppressed: false,
-            text: rule.text(batch, row, moment.places),
-            values: rule.values(batch, row),
+            text: rule.text(rows, row, moment.places),
+            values: rule.values(rows, row),
             window,
             event_time: time_to_text(at),
             raised_at: None,
@@ -753,10 +750,9 @@ impl Found<'_> {
 
     /// Brings an alert's measurements up to date; true when people would read something else now.
     fn measure(&self, alert: &mut Alert, moment: &Moment<'_>) -> bool {
-        let batch = &self.output.flow.batch;
-        alert.values = self.rule.values(batch, self.row);
-        alert.window = self.rule.window(batch, self.row);
-        let text = self.rule.text(batch, self.row, moment.places);
+        alert.values = self.rule.values(self.rows, self.row);
+        alert.window = self.rule.window(self.rows, self.row);
+        let text = self.rule.text(self.rows, self.row, moment.places);
         let changed = text != alert.text;
         alert.text = text;
         changed
@@ -764,9 +760,9 @@ impl Found<'_> {
 }
 
 /// Seats and devices have their names within a zone; the others within a site.
-fn own_zone<'a>(rule: &Rule, batch: &'a arrow::array::RecordBatch, row: usize) -> &'a str {
+fn own_zone<'a>(rule: &Rule, rows: &'a Rows, row: usize) -> &'a str {
     match rule.options.subject.as_str() {
-        "seat" | "device" => rule.zone(batch, row).unwrap_or(""),
+        "seat" | "device" => rule.zone(rows, row).unwrap_or(""),
         _ => "",
     }
 }

@@ -16,7 +16,7 @@ use usher_queries::watermark::{WatermarkOptions, Watermarks};
 
 use crate::alert::Trace;
 use crate::alerts::{Action, Alerts, Moment, Step};
-use crate::columns::{Observed, flow_of};
+use crate::columns::{Observed, rows_of};
 use crate::devices::Devices;
 use crate::event::{Clock, Event, Gate, Kind, Reading};
 use crate::gate_totals::GateTotals;
@@ -202,9 +202,9 @@ impl Perception {
         let mut outputs = Vec::new();
         for kind in Kind::ALL {
             if self.queries.reads(kind.as_str())
-                && let Some(flow) = flow_of(kind, &observed)
+                && let Some(rows) = rows_of(kind, &observed)
             {
-                self.queries.push(kind.as_str(), &flow, &mut outputs);
+                self.queries.push(kind.as_str(), &rows, &mut outputs);
             }
         }
         self.queries.advance(self.observing.watermark(), &mut outputs);
@@ -365,8 +365,8 @@ fn no_events(now_us: i64, places: &Places) -> Moment<'_> {
 fn keep(outputs: &[Output], zones: &mut Zones, seats: &mut Seats, places: &Places) {
     for output in outputs {
         match output.query.as_ref() {
-            OCCUPANCY => zones.take(&output.flow.batch, places),
-            SEAT_STATE => seats.take(&output.flow.batch, places),
+            OCCUPANCY => zones.take(&output.rows, places),
+            SEAT_STATE => seats.take(&output.rows, places),
             _ => {}
         }
     }

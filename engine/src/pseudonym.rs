@@ -22,6 +22,11 @@ impl Pseudonym {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// As text that is shared and not copied.
+    pub(crate) fn shared(&self) -> &Arc<str> {
+        &self.0
+    }
 }
 
 /// The secret behind pseudonyms: without it nobody can tell whose they are, and with another one everybody is a

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, AsArray, RecordBatch};
-use arrow::datatypes::{DataType, Schema, TimeUnit, TimestampMicrosecondType};
+use arrow::datatypes::{DataType, Schema, TimeUnit};
 use serde_json::{Map, Value};
-use usher_queries::rows::{time_to_text, value_to_json};
+use usher_queries::row::Rows;
+use usher_queries::rows::time_to_text;
 use usher_queries::statement::AlertOptions;
 
 use crate::alert::Span;
@@ -68,72 +68,59 @@ impl Rule {
     }
 
     /// The site a row is about, empty where the rule names none.
-    pub fn site<'a>(&self, batch: &'a RecordBatch, row: usize) -> &'a str {
-        text_at(batch, self.site, row).unwrap_or("")
+    pub fn site<'a>(&self, rows: &'a Rows, row: usize) -> &'a str {
+        self.site.and_then(|site| rows.text(site, row)).unwrap_or("")
     }
 
     /// The zone a row is about.
-    pub fn zone<'a>(&self, batch: &'a RecordBatch, row: usize) -> Option<&'a str> {
-        text_at(batch, self.zone, row)
+    pub fn zone<'a>(&self, rows: &'a Rows, row: usize) -> Option<&'a str> {
+        self.zone.and_then(|zone| rows.text(zone, row))
     }
 
     /// The id of the subject; `None` where the column is null, which is about nobody.
-    pub fn subject(&self, batch: &RecordBatch, row: usize) -> Option<String> {
-        let column = batch.column(self.subject?);
-        match text_at(batch, self.subject, row) {
+    pub fn subject(&self, rows: &Rows, row: usize) -> Option<String> {
+        let subject = self.subject?;
+        match rows.text(subject, row) {
             Some(text) => Some(text.to_owned()),
-            None if column.is_null(row) => None,
-            None => Some(plain(&value_to_json(column, row))),
+            None if rows.is_null(subject, row) => None,
+            None => Some(plain(&rows.json(subject, row))),
         }
     }
 
     /// The event time a row itself tells, microseconds.
-    pub fn time(&self, batch: &RecordBatch, row: usize) -> Option<i64> {
-        let column = batch.column(self.time?);
-        (!column.is_null(row)).then(|| column.as_primitive::<TimestampMicrosecondType>().value(row))
+    pub fn time(&self, rows: &Rows, row: usize) -> Option<i64> {
+        rows.time(self.time?, row)
     }
 
     /// The window of a row.
-    pub fn window(&self, batch: &RecordBatch, row: usize) -> Option<Span> {
+    pub fn window(&self, rows: &Rows, row: usize) -> Option<Span> {
         let (start, end) = self.window?;
-        let text = |column: usize| {
-            time_to_text(
-                batch
-                    .column(column)
-                    .as_primitive::<TimestampMicrosecondType>()
-                    .value(row),
-            )
-        };
+        let text = |column: usize| rows.time(column, row).map(time_to_text);
         Some(Span {
-            start: text(start),
-            end: text(end),
+            start: text(start)?,
+            end: text(end)?,
         })
     }
 
     /// The ids of the events behind a row, where the rule collects them in a column `causes`.
-    pub fn causes(&self, batch: &RecordBatch, row: usize) -> Option<Vec<String>> {
-        match value_to_json(batch.column(self.causes?), row) {
+    pub fn causes(&self, rows: &Rows, row: usize) -> Option<Vec<String>> {
+        match rows.json(self.causes?, row) {
             Value::Array(ids) => Some(ids.iter().map(plain).collect()),
             _ => None,
         }
     }
 
     /// The measurements of a row by name.
-    pub fn values(&self, batch: &RecordBatch, row: usize) -> Map<String, Value> {
-        let schema = batch.schema_ref();
+    pub fn values(&self, rows: &Rows, row: usize) -> Map<String, Value> {
+        let schema = rows.schema();
         self.values
             .iter()
-            .map(|index| {
-                (
-                    schema.field(*index).name().clone(),
-                    value_to_json(batch.column(*index), row),
-                )
-            })
+            .map(|index| (schema.field(*index).name().clone(), rows.json(*index, row)))
             .collect()
     }
 
     /// The sentence for people: `{column}` becomes the value, `{zone}` the zone's name.
-    pub fn text(&self, batch: &RecordBatch, row: usize, places: &Places) -> String {
+    pub fn text(&self, rows: &Rows, row: usize, places: &Places) -> String {
         let mut sentence = String::with_capacity(self.options.text.len() + 16);
         let mut rest = self.options.text.as_str();
         while let Some((before, after)) = rest.split_once('{') {
@@ -144,7 +131,7 @@ impl Rule {
                 continue;
             };
             rest = behind;
-            match self.word(name, batch, row, places) {
+            match self.word(name, rows, row, places) {
                 Some(word) => sentence.push_str(&word),
                 None => sentence.push_str(&format!("{{{name}}}")),
             }
@@ -153,15 +140,15 @@ impl Rule {
         sentence
     }
 
-    fn word(&self, name: &str, batch: &RecordBatch, row: usize, places: &Places) -> Option<String> {
+    fn word(&self, name: &str, rows: &Rows, row: usize, places: &Places) -> Option<String> {
         if name == "zone"
-            && let Some(zone) = self.zone(batch, row)
+            && let Some(zone) = self.zone(rows, row)
         {
-            let known = places.zone(self.site(batch, row), zone);
+            let known = places.zone(self.site(rows, row), zone);
             return Some(known.map_or_else(|| humanised(zone), |zone| zone.name.in_language("en").to_owned()));
         }
-        let column = batch.schema_ref().index_of(name).ok()?;
-        Some(plain(&value_to_json(batch.column(column), row)))
+        let column = rows.schema().index_of(name).ok()?;
+        Some(plain(&rows.json(column, row)))
     }
 }
 
@@ -178,18 +165,5 @@ fn plain(value: &Value) -> String {
             _ => number.to_string(),
         },
         other => other.to_string(),
-    }
-}
-
-fn text_at(batch: &RecordBatch, column: Option<usize>, row: usize) -> Option<&str> {
-    let column = batch.column(column?);
-    if column.is_null(row) {
-        return None;
-    }
-    match column.data_type() {
-        DataType::Utf8 => Some(column.as_string::<i32>().value(row)),
-        DataType::Utf8View => Some(column.as_string_view().value(row)),
-        DataType::LargeUtf8 => Some(column.as_string::<i64>().value(row)),
-        _ => None,
     }
 }

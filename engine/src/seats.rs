@@ -2,9 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use arrow::array::{Array, AsArray, RecordBatch};
-use arrow::datatypes::TimestampMicrosecondType;
 use serde::{Deserialize, Serialize};
+use usher_queries::row::Rows;
 use usher_queries::rows::time_to_text;
 
 use crate::site::Places;
@@ -54,33 +53,26 @@ impl Seats {
     }
 
     /// Takes rows of the query `seat_state`.
-    pub fn take(&mut self, batch: &RecordBatch, places: &Places) {
-        let text = |name: &str| {
-            batch
-                .column_by_name(name)
-                .and_then(|column| column.as_string_opt::<i32>())
-        };
-        let (Some(sites), Some(zones), Some(seats), Some(states)) =
-            (text("site"), text("zone"), text("seat"), text("state"))
-        else {
+    pub fn take(&mut self, rows: &Rows, places: &Places) {
+        let schema = rows.schema();
+        let column = |name: &str| schema.index_of(name).ok();
+        let (Some(site), Some(zone), Some(seat), Some(state), Some(as_of)) = (
+            column("site"),
+            column("zone"),
+            column("seat"),
+            column("state"),
+            column("as_of"),
+        ) else {
             return;
         };
-        let Some(as_of) = batch
-            .column_by_name("as_of")
-            .and_then(|column| column.as_primitive_opt::<TimestampMicrosecondType>())
-        else {
-            return;
-        };
-        for row in 0..batch.num_rows() {
-            if states.is_null(row) {
+        for row in 0..rows.len() {
+            let text = |column: usize| rows.text(column, row);
+            let (Some(site), Some(zone), Some(seat), Some(state), Some(as_of_us)) =
+                (text(site), text(zone), text(seat), text(state), rows.time(as_of, row))
+            else {
                 continue;
-            }
-            let key = (
-                sites.value(row).to_owned(),
-                zones.value(row).to_owned(),
-                seats.value(row).to_owned(),
-            );
-            let (state, as_of_us) = (states.value(row), as_of.value(row));
+            };
+            let key = (site.to_owned(), zone.to_owned(), seat.to_owned());
             if let Some(told) = self.told.get_mut(&key) {
                 if told.state != state {
                     state.clone_into(&mut told.state);

@@ -2,9 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use arrow::array::{Array, AsArray, RecordBatch};
-use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
 use serde::{Deserialize, Serialize};
+use usher_queries::row::Rows;
 use usher_queries::rows::time_to_text;
 
 use crate::site::{Places, humanised};
@@ -106,26 +105,20 @@ impl Zones {
     }
 
     /// Takes rows of the query `occupancy`. Rows of a query of that name that lacks the columns are left alone.
-    pub fn take(&mut self, batch: &RecordBatch, places: &Places) {
-        let text = |name: &str| {
-            batch
-                .column_by_name(name)
-                .and_then(|column| column.as_string_opt::<i32>())
-        };
-        let number = |name: &str| {
-            batch
-                .column_by_name(name)
-                .and_then(|column| column.as_primitive_opt::<Int64Type>())
-        };
-        let (Some(sites), Some(zones), Some(persons)) = (text("site"), text("zone"), number("persons")) else {
+    pub fn take(&mut self, rows: &Rows, places: &Places) {
+        let schema = rows.schema();
+        let column = |name: &str| schema.index_of(name).ok();
+        let (Some(site), Some(zone), Some(persons)) = (column("site"), column("zone"), column("persons")) else {
             return;
         };
-        let (low, high) = (number("low"), number("high"));
-        let as_of = batch
-            .column_by_name("as_of")
-            .and_then(|column| column.as_primitive_opt::<TimestampMicrosecondType>());
-        for row in 0..batch.num_rows() {
-            let key = (sites.value(row).to_owned(), zones.value(row).to_owned());
+        let (low, high, as_of) = (column("low"), column("high"), column("as_of"));
+        for row in 0..rows.len() {
+            let (Some(site), Some(zone), Some(persons)) =
+                (rows.text(site, row), rows.text(zone, row), rows.integer(persons, row))
+            else {
+                continue;
+            };
+            let key = (site.to_owned(), zone.to_owned());
             if !self.counts.contains_key(&key) && places.zone(&key.0, &key.1).is_none() {
                 if self.unknown >= UNKNOWN_MAX {
                     continue;
@@ -138,11 +131,11 @@ impl Zones {
                 );
             }
             let count = self.counts.entry(key.clone()).or_default();
-            count.persons = persons.value(row);
-            count.low = low.map_or(count.persons, |low| low.value(row));
-            count.high = high.map_or(count.persons, |high| high.value(row));
-            if let Some(as_of) = as_of.filter(|as_of| !as_of.is_null(row)) {
-                count.as_of_us = as_of.value(row);
+            count.persons = persons;
+            count.low = low.and_then(|low| rows.integer(low, row)).unwrap_or(persons);
+            count.high = high.and_then(|high| rows.integer(high, row)).unwrap_or(persons);
+            if let Some(as_of_us) = as_of.and_then(|as_of| rows.time(as_of, row)) {
+                count.as_of_us = as_of_us;
             }
             count.note();
             self.changed.insert(key);

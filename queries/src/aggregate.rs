@@ -4,30 +4,33 @@
 //! lies in, and a window is the merge of its panes. A query that amends keeps each window by itself, since each
 //! change of each window is said.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+mod kept;
+mod single;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use arrow::array::{
-    Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
-    UInt32Array,
-};
-use arrow::compute::{filter_record_batch, is_not_null};
-use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimestampMicrosecondType};
-use datafusion::common::{Result, internal_datafusion_err};
-use datafusion::physical_expr::PhysicalExpr;
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, StringArray, TimestampMicrosecondArray};
+use arrow::compute::is_not_null;
+use arrow::datatypes::{DataType, SchemaRef, TimestampMicrosecondType};
+use datafusion::common::Result;
 
-use crate::accumulator::{AggregateKind, GroupAccumulator};
+use crate::accumulator::AggregateKind;
+use crate::computed::{Computed, columns};
 use crate::flow::Flow;
 use crate::keys::{Group, KeyStore};
-use crate::operator::{Context, Footprint, LateRow, Operator, batch_of, evaluate_all, evaluate_mask};
+use crate::operator::{Context, Footprint, LateRow, Operator, batch_of};
+use crate::row::Rows;
+use crate::slot::Slot;
 use crate::statement::Emit;
 use crate::window::WindowSpec;
 
 /// One aggregate of the SELECT list.
 pub(crate) struct AggregateCall {
     pub(crate) kind: AggregateKind,
-    pub(crate) args: Vec<Arc<dyn PhysicalExpr>>,
-    pub(crate) filter: Option<Arc<dyn PhysicalExpr>>,
+    pub(crate) args: Vec<Computed>,
+    pub(crate) arg_types: Vec<DataType>,
+    pub(crate) filter: Option<Computed>,
     pub(crate) name: String,
 }
 
@@ -41,9 +44,9 @@ pub(crate) enum GroupColumn {
 
 /// All that is fixed when the query is created.
 pub(crate) struct AggregatePlan {
-    pub(crate) window: Option<(Arc<dyn PhysicalExpr>, WindowSpec)>,
-    pub(crate) filters: Vec<Arc<dyn PhysicalExpr>>,
-    pub(crate) keys: Vec<Arc<dyn PhysicalExpr>>,
+    pub(crate) window: Option<(Computed, WindowSpec)>,
+    pub(crate) filters: Vec<Computed>,
+    pub(crate) keys: Vec<Computed>,
     pub(crate) key_types: Vec<DataType>,
     pub(crate) aggregates: Vec<AggregateCall>,
     pub(crate) columns: Vec<GroupColumn>,
@@ -53,100 +56,6 @@ pub(crate) struct AggregatePlan {
     pub(crate) ttl_us: Option<i64>,
     /// Whether the last event of each group is kept, for queries that alerts read.
     pub(crate) keeps_causes: bool,
-}
-
-const PRESENT: u8 = 1;
-const CHANGED: u8 = 2;
-
-/// The groups of one window or pane.
-struct Slot {
-    accumulators: Vec<Box<dyn GroupAccumulator>>,
-    /// Bits a group: whether it is there, whether it changed since it was last said.
-    flags: Vec<u8>,
-    members: Vec<Group>,
-    changed: Vec<Group>,
-    causes: Vec<Option<Box<str>>>,
-    /// The watermark at each group's last row; kept only with a time to live.
-    touched: Vec<i64>,
-    said: bool,
-}
-
-impl Slot {
-    fn new(plan: &AggregatePlan) -> Self {
-        Self {
-            accumulators: plan.aggregates.iter().map(|call| call.kind.create()).collect(),
-            flags: Vec::new(),
-            members: Vec::new(),
-            changed: Vec::new(),
-            causes: Vec::new(),
-            touched: Vec::new(),
-            said: false,
-        }
-    }
-
-    fn resize(&mut self, groups: usize, plan: &AggregatePlan) {
-        if self.flags.len() >= groups {
-            return;
-        }
-        // Grow in large steps: a flood of new keys must not resize at each batch.
-        let groups = groups.next_power_of_two();
-        self.flags.resize(groups, 0);
-        for accumulator in &mut self.accumulators {
-            accumulator.resize(groups);
-        }
-        if plan.keeps_causes {
-            self.causes.resize(groups, None);
-        }
-        if plan.ttl_us.is_some() {
-            self.touched.resize(groups, i64::MIN);
-        }
-    }
-
-    fn has(&self, group: Group) -> bool {
-        self.flags.get(group as usize).is_some_and(|flags| flags & PRESENT != 0)
-    }
-
-    fn take_changed(&mut self) -> Vec<Group> {
-        let changed = std::mem::take(&mut self.changed);
-        for group in &changed {
-            self.flags[*group as usize] &= !CHANGED;
-        }
-        changed
-    }
-
-    fn clear_group(&mut self, group: Group) {
-        self.flags[group as usize] = 0;
-        for accumulator in &mut self.accumulators {
-            accumulator.clear(group);
-        }
-        if let Some(cause) = self.causes.get_mut(group as usize) {
-            *cause = None;
-        }
-        if let Some(touched) = self.touched.get_mut(group as usize) {
-            *touched = i64::MIN;
-        }
-    }
-
-    /// Empties the slot for another window; keeps the memory.
-    fn recycle(&mut self) {
-        for group in std::mem::take(&mut self.members) {
-            self.clear_group(group);
-        }
-        self.changed.clear();
-        self.said = false;
-    }
-
-    fn bytes(&self) -> usize {
-        self.accumulators
-            .iter()
-            .map(|accumulator| accumulator.bytes())
-            .sum::<usize>()
-            + self.flags.capacity()
-            + (self.members.capacity() + self.changed.capacity()) * 4
-            + self.causes.capacity() * 16
-            + self.causes.iter().flatten().map(|cause| cause.len()).sum::<usize>()
-            + self.touched.capacity() * 8
-    }
 }
 
 /// Empty slots kept for the next windows: a window that opens every second should not allocate every second.
@@ -238,24 +147,16 @@ impl Aggregate {
     }
 
     fn evaluate(&self, batch: &RecordBatch) -> Result<Columns> {
-        let keys = evaluate_all(&self.plan.keys, batch)?;
+        let keys = columns(&self.plan.keys, batch)?;
         let times = match &self.plan.window {
-            Some((time, _)) => {
-                let array = time.evaluate(batch)?.into_array(batch.num_rows())?;
-                Some(array.as_primitive::<TimestampMicrosecondType>().clone())
-            }
+            Some((time, _)) => Some(time.column(batch)?.as_primitive::<TimestampMicrosecondType>().clone()),
             None => None,
         };
         let mut args = Vec::with_capacity(self.plan.aggregates.len());
         let mut filters = Vec::with_capacity(self.plan.aggregates.len());
         for call in &self.plan.aggregates {
-            args.push(evaluate_all(&call.args, batch)?);
-            filters.push(
-                call.filter
-                    .as_ref()
-                    .map(|filter| evaluate_mask(filter, batch))
-                    .transpose()?,
-            );
+            args.push(columns(&call.args, batch)?);
+            filters.push(call.filter.as_ref().map(|filter| filter.mask(batch)).transpose()?);
         }
         Ok(Columns {
             keys,
@@ -340,26 +241,30 @@ impl Aggregate {
         Ok(())
     }
 
-    fn add(&mut self, start: i64, rows: &[u32], flow: &Flow, columns: &Columns) -> Result<()> {
-        let plan = &self.plan;
-        let spare = &mut self.spare;
+    /// The slot of a window or pane, with room for all groups; opened when it is not there. Beside it what else of the
+    /// operator is needed with it.
+    fn slot(&mut self, start: i64) -> (&AggregatePlan, &mut KeyStore, &mut Slot) {
+        let (plan, spare) = (&self.plan, &mut self.spare);
         let slot = self
             .slots
             .entry(start)
             .or_insert_with(|| spare.pop().unwrap_or_else(|| Slot::new(plan)));
         slot.resize(self.keys.capacity(), plan);
-        let tells_changes = plan.emit != Emit::Close || self.paned || slot.said;
+        (plan, &mut self.keys, slot)
+    }
+
+    fn add(&mut self, start: i64, rows: &[u32], flow: &Flow, columns: &Columns) -> Result<()> {
+        let watermark = self.watermark;
+        let is_paned = self.paned;
+        let (plan, keys, slot) = self.slot(start);
+        let tells_changes = plan.emit != Emit::Close || is_paned || slot.said;
         for row in rows {
             let group = columns.groups[*row as usize];
-            let flags = &mut slot.flags[group as usize];
-            if *flags & PRESENT == 0 {
-                *flags |= PRESENT;
-                slot.members.push(group);
-                self.keys.hold(group);
+            if slot.enter(group) {
+                keys.hold(group);
             }
-            if tells_changes && *flags & CHANGED == 0 {
-                *flags |= CHANGED;
-                slot.changed.push(group);
+            if tells_changes {
+                slot.note_change(group);
             }
         }
         if plan.keeps_causes {
@@ -367,13 +272,13 @@ impl Aggregate {
                 let cause = flow
                     .causes
                     .is_valid(*row as usize)
-                    .then(|| Box::from(flow.causes.value(*row as usize)));
+                    .then(|| Arc::from(flow.causes.value(*row as usize)));
                 slot.causes[columns.groups[*row as usize] as usize] = cause;
             }
         }
         if plan.ttl_us.is_some() {
             for row in rows {
-                slot.touched[columns.groups[*row as usize] as usize] = self.watermark;
+                slot.touched[columns.groups[*row as usize] as usize] = watermark;
             }
         }
         for ((accumulator, args), mask) in slot.accumulators.iter_mut().zip(&columns.args).zip(&columns.filters) {
@@ -396,7 +301,7 @@ impl Aggregate {
         slot: &mut Slot,
         groups: &[Group],
         watermark: i64,
-        out: &mut Vec<Flow>,
+        out: &mut Vec<Rows>,
     ) -> Result<()> {
         if groups.is_empty() {
             return Ok(());
@@ -424,12 +329,58 @@ impl Aggregate {
                     .collect::<StringArray>(),
             );
         }
-        out.push(flow);
+        out.push(Rows::Many(flow));
         Ok(())
     }
 
+    /// Takes many rows: as far as one open set of windows goes at a time.
+    fn push_flow(&mut self, mut flow: Flow, context: &mut Context<'_>, out: &mut Vec<Rows>) -> Result<()> {
+        for predicate in &self.plan.filters {
+            let mask = predicate.mask(&flow.batch)?;
+            if mask.true_count() < flow.num_rows() {
+                flow = flow.filtered(&mask)?;
+            }
+        }
+        if let Some((time, _)) = &self.plan.window {
+            let array = time.column(&flow.batch)?;
+            if array.null_count() > 0 {
+                // A row without a time lies in no window, as in a bounded run.
+                flow = flow.filtered(&is_not_null(&array)?)?;
+            }
+        }
+        if flow.num_rows() == 0 {
+            return Ok(());
+        }
+        let mut columns = self.evaluate(&flow.batch)?;
+        let watermarks = flow.watermarks.values();
+        let mut from = 0;
+        while from < flow.num_rows() {
+            self.move_watermark(watermarks[from], out)?;
+            let deadline = self.next_deadline();
+            // Up to the first row that meets a moved watermark which closes something. A first row may open the
+            // very window that closes next, so a segment is at least one row.
+            let mut to = from + 1;
+            if self.slots.is_empty()
+                && self.plan.window.is_some()
+                && watermarks[from] != watermarks[flow.num_rows() - 1]
+            {
+                // No window is open, so no deadline is known: one row tells it.
+            } else {
+                while to < flow.num_rows() && (watermarks[to] < deadline || watermarks[to] <= self.watermark) {
+                    to += 1;
+                }
+            }
+            self.take_rows(&flow, &mut columns, from, to, context)?;
+            from = to;
+        }
+        match self.plan.emit {
+            Emit::Every(_) => Ok(()),
+            Emit::Close | Emit::Update => self.say_changes(out),
+        }
+    }
+
     /// Says what changed: in windows that were said already, and in all of them when the query amends.
-    fn say_changes(&mut self, out: &mut Vec<Flow>) -> Result<()> {
+    fn say_changes(&mut self, out: &mut Vec<Rows>) -> Result<()> {
         if self.paned {
             return self.amend_panes(out);
         }
@@ -443,7 +394,7 @@ impl Aggregate {
     }
 
     /// Says again the windows that were said and whose panes late rows have changed.
-    fn amend_panes(&mut self, out: &mut Vec<Flow>) -> Result<()> {
+    fn amend_panes(&mut self, out: &mut Vec<Rows>) -> Result<()> {
         let Some(spec) = self.spec() else { return Ok(()) };
         let mut amended: BTreeMap<i64, BTreeSet<Group>> = BTreeMap::new();
         for (pane, slot) in &mut self.slots {
@@ -464,7 +415,7 @@ impl Aggregate {
     }
 
     /// Merges the panes of the window that begins at `start` and says it, for `only` some groups or all.
-    fn say_merged(&mut self, start: i64, only: Option<&[Group]>, out: &mut Vec<Flow>) -> Result<()> {
+    fn say_merged(&mut self, start: i64, only: Option<&[Group]>, out: &mut Vec<Rows>) -> Result<()> {
         let Some(spec) = self.spec() else { return Ok(()) };
         let mut merged = self.spare.pop().unwrap_or_else(|| Slot::new(&self.plan));
         merged.resize(self.keys.capacity(), &self.plan);
@@ -478,11 +429,7 @@ impl Aggregate {
                 None => &pane.members,
             };
             for group in groups {
-                let flags = &mut merged.flags[*group as usize];
-                if *flags & PRESENT == 0 {
-                    *flags |= PRESENT;
-                    merged.members.push(*group);
-                }
+                merged.enter(*group);
             }
             for (into, from) in merged.accumulators.iter_mut().zip(&pane.accumulators) {
                 into.merge(from.as_ref(), groups)?;
@@ -513,7 +460,7 @@ impl Aggregate {
     }
 
     /// Moves the watermark: says windows that end, drops those that can't change any more.
-    fn move_watermark(&mut self, watermark: i64, out: &mut Vec<Flow>) -> Result<()> {
+    fn move_watermark(&mut self, watermark: i64, out: &mut Vec<Rows>) -> Result<()> {
         if watermark <= self.watermark {
             return Ok(());
         }
@@ -557,7 +504,7 @@ impl Aggregate {
         Ok(())
     }
 
-    fn close_panes(&mut self, watermark: i64, spec: WindowSpec, out: &mut Vec<Flow>) -> Result<()> {
+    fn close_panes(&mut self, watermark: i64, spec: WindowSpec, out: &mut Vec<Rows>) -> Result<()> {
         let mut due = BTreeSet::new();
         for pane in self.slots.range(..watermark).map(|(pane, _)| *pane) {
             let ended = spec.starts(pane).map(|start| (start, start + spec.size_us));
@@ -621,52 +568,14 @@ impl Aggregate {
 }
 
 impl Operator for Aggregate {
-    fn push(&mut self, mut flow: Flow, context: &mut Context<'_>, out: &mut Vec<Flow>) -> Result<()> {
-        for predicate in &self.plan.filters {
-            let mask = evaluate_mask(predicate, &flow.batch)?;
-            if mask.true_count() < flow.num_rows() {
-                flow = flow.filtered(&mask)?;
-            }
-        }
-        if let Some((time, _)) = &self.plan.window {
-            let array = time.evaluate(&flow.batch)?.into_array(flow.num_rows())?;
-            if array.null_count() > 0 {
-                // A row without a time lies in no window, as in a bounded run.
-                flow = flow.filtered(&is_not_null(&array)?)?;
-            }
-        }
-        if flow.num_rows() == 0 {
-            return Ok(());
-        }
-        let mut columns = self.evaluate(&flow.batch)?;
-        let watermarks = flow.watermarks.values();
-        let mut from = 0;
-        while from < flow.num_rows() {
-            self.move_watermark(watermarks[from], out)?;
-            let deadline = self.next_deadline();
-            // Up to the first row that meets a moved watermark which closes something. A first row may open the
-            // very window that closes next, so a segment is at least one row.
-            let mut to = from + 1;
-            if self.slots.is_empty()
-                && self.plan.window.is_some()
-                && watermarks[from] != watermarks[flow.num_rows() - 1]
-            {
-                // No window is open, so no deadline is known: one row tells it.
-            } else {
-                while to < flow.num_rows() && (watermarks[to] < deadline || watermarks[to] <= self.watermark) {
-                    to += 1;
-                }
-            }
-            self.take_rows(&flow, &mut columns, from, to, context)?;
-            from = to;
-        }
-        match self.plan.emit {
-            Emit::Every(_) => Ok(()),
-            Emit::Close | Emit::Update => self.say_changes(out),
+    fn push(&mut self, rows: Rows, context: &mut Context<'_>, out: &mut Vec<Rows>) -> Result<()> {
+        match rows {
+            Rows::One(row) => self.push_row(&row, context, out),
+            Rows::Many(flow) => self.push_flow(flow, context, out),
         }
     }
 
-    fn advance(&mut self, watermark: i64, _context: &mut Context<'_>, out: &mut Vec<Flow>) -> Result<()> {
+    fn advance(&mut self, watermark: i64, _context: &mut Context<'_>, out: &mut Vec<Rows>) -> Result<()> {
         self.move_watermark(watermark, out)?;
         if let Emit::Every(interval) = self.plan.emit
             && self.watermark >= self.next_emit
@@ -699,114 +608,17 @@ impl Operator for Aggregate {
                 self.watermark,
             )));
         }
-        let batch = arrow::compute::concat_batches(&self.plan.schema, out.iter().map(|flow| &flow.batch))?;
+        let flows: Vec<Flow> = out.into_iter().map(Rows::into_flow).collect();
+        let batch = arrow::compute::concat_batches(&self.plan.schema, flows.iter().map(|flow| &flow.batch))?;
         Ok(Some(Flow::at_watermark(batch, self.watermark)))
     }
 
     fn snapshot(&mut self) -> Result<Option<RecordBatch>> {
-        let mut parts = Vec::new();
-        for (start, slot) in &mut self.slots {
-            let members = slot.members.clone();
-            let rows = members.len();
-            let mut columns: Vec<(String, ArrayRef)> = vec![
-                ("slot".into(), Arc::new(Int64Array::from_value(*start, rows))),
-                ("said".into(), Arc::new(BooleanArray::from(vec![slot.said; rows]))),
-                (
-                    "changed".into(),
-                    Arc::new(
-                        members
-                            .iter()
-                            .map(|group| Some(slot.flags[*group as usize] & CHANGED != 0))
-                            .collect::<BooleanArray>(),
-                    ),
-                ),
-                (
-                    "touched".into(),
-                    Arc::new(Int64Array::from_iter_values(
-                        members
-                            .iter()
-                            .map(|group| slot.touched.get(*group as usize).copied().unwrap_or(i64::MIN)),
-                    )),
-                ),
-                (
-                    "cause".into(),
-                    Arc::new(
-                        members
-                            .iter()
-                            .map(|group| slot.causes.get(*group as usize).and_then(|cause| cause.as_deref()))
-                            .collect::<StringArray>(),
-                    ),
-                ),
-            ];
-            for (index, column) in self.keys.columns(&members)?.into_iter().enumerate() {
-                columns.push((format!("key{index}"), column));
-            }
-            for (index, accumulator) in slot.accumulators.iter_mut().enumerate() {
-                for (part, column) in accumulator.state(&members)?.into_iter().enumerate() {
-                    columns.push((format!("aggregate{index}_{part}"), column));
-                }
-            }
-            let fields: Vec<Field> = columns
-                .iter()
-                .map(|(name, column)| Field::new(name, column.data_type().clone(), true))
-                .collect();
-            let schema = Arc::new(Schema::new(fields));
-            parts.push(batch_of(
-                &schema,
-                columns.into_iter().map(|(_, column)| column).collect(),
-                rows,
-            )?);
-        }
-        let times = HashMap::from([
-            ("watermark".to_owned(), self.watermark.to_string()),
-            ("said_until".to_owned(), self.said_until.to_string()),
-            ("next_emit".to_owned(), self.next_emit.to_string()),
-        ]);
-        let whole = match parts.first() {
-            Some(first) => arrow::compute::concat_batches(&first.schema(), &parts)?,
-            None => RecordBatch::new_empty(Arc::new(Schema::empty())),
-        };
-        let schema = Arc::new(whole.schema().as_ref().clone().with_metadata(times));
-        Ok(Some(whole.with_schema(schema)?))
+        self.keep().map(Some)
     }
 
     fn restore(&mut self, snapshot: &RecordBatch) -> Result<()> {
-        let schema = snapshot.schema();
-        let time = |name: &str| {
-            schema
-                .metadata()
-                .get(name)
-                .and_then(|text| text.parse().ok())
-                .unwrap_or(i64::MIN)
-        };
-        self.watermark = time("watermark");
-        self.said_until = time("said_until");
-        self.next_emit = time("next_emit");
-        if snapshot.num_rows() == 0 {
-            return Ok(());
-        }
-        let column = |name: &str| {
-            snapshot
-                .column_by_name(name)
-                .ok_or_else(|| internal_datafusion_err!("the snapshot has no column '{name}'"))
-        };
-        let starts = column("slot")?.as_primitive::<Int64Type>().clone();
-        let keys = (0..self.plan.keys.len())
-            .map(|index| column(&format!("key{index}")).cloned())
-            .collect::<Result<Vec<_>>>()?;
-        let mut groups = Vec::new();
-        self.keys.intern(&keys, snapshot.num_rows(), &mut groups)?;
-        let mut from = 0;
-        while from < snapshot.num_rows() {
-            let start = starts.value(from);
-            let to = (from..snapshot.num_rows())
-                .find(|row| starts.value(*row) != start)
-                .unwrap_or(snapshot.num_rows());
-            let part = snapshot.slice(from, to - from);
-            self.restore_slot(start, &part, &groups[from..to])?;
-            from = to;
-        }
-        Ok(())
+        self.take_back(snapshot)
     }
 
     fn footprint(&self) -> Footprint {
@@ -837,95 +649,4 @@ impl Operator for Aggregate {
         let calls: Vec<&str> = self.plan.aggregates.iter().map(|call| call.name.as_str()).collect();
         format!("Aggregate: {window}; by [{}]; {}", keys.join(", "), calls.join(", "))
     }
-}
-
-impl Aggregate {
-    fn restore_slot(&mut self, start: i64, part: &RecordBatch, groups: &[Group]) -> Result<()> {
-        let column = |name: &str| {
-            part.column_by_name(name)
-                .ok_or_else(|| internal_datafusion_err!("the snapshot has no column '{name}'"))
-        };
-        let mut slot = Slot::new(&self.plan);
-        slot.resize(self.keys.capacity(), &self.plan);
-        slot.said = column("said")?.as_boolean().value(0);
-        let changed = column("changed")?.as_boolean();
-        let touched = column("touched")?.as_primitive::<Int64Type>();
-        let causes = column("cause")?.as_string::<i32>();
-        for (row, group) in groups.iter().enumerate() {
-            slot.members.push(*group);
-            slot.flags[*group as usize] = PRESENT;
-            self.keys.hold(*group);
-            if changed.value(row) {
-                slot.flags[*group as usize] |= CHANGED;
-                slot.changed.push(*group);
-            }
-            if self.plan.ttl_us.is_some() {
-                slot.touched[*group as usize] = touched.value(row);
-            }
-            if self.plan.keeps_causes && causes.is_valid(row) {
-                slot.causes[*group as usize] = Some(causes.value(row).into());
-            }
-        }
-        for (index, accumulator) in slot.accumulators.iter_mut().enumerate() {
-            let state = (0..accumulator.state_width())
-                .map(|of| column(&format!("aggregate{index}_{of}")).cloned())
-                .collect::<Result<Vec<_>>>()?;
-            accumulator.restore(groups, &state)?;
-        }
-        self.slots.insert(start, slot);
-        Ok(())
-    }
-}
-
-/// Puts rows into windows without grouping them: a row for each window it lies in.
-pub(crate) struct AssignWindows {
-    time: Arc<dyn PhysicalExpr>,
-    spec: WindowSpec,
-    schema: SchemaRef,
-}
-
-impl AssignWindows {
-    pub(crate) fn new(time: Arc<dyn PhysicalExpr>, spec: WindowSpec, schema: SchemaRef) -> Self {
-        Self { time, spec, schema }
-    }
-}
-
-impl Operator for AssignWindows {
-    fn push(&mut self, flow: Flow, _context: &mut Context<'_>, out: &mut Vec<Flow>) -> Result<()> {
-        if let Some(windowed) = assign_windows(&flow, &self.time, self.spec, &self.schema)? {
-            out.push(windowed);
-        }
-        Ok(())
-    }
-
-    fn describe(&self) -> String {
-        format!("Window: {} on {}", self.spec, self.time)
-    }
-}
-
-fn assign_windows(
-    flow: &Flow,
-    time: &Arc<dyn PhysicalExpr>,
-    spec: WindowSpec,
-    schema: &SchemaRef,
-) -> Result<Option<Flow>> {
-    let array = time.evaluate(&flow.batch)?.into_array(flow.num_rows())?;
-    let mask = is_not_null(&array)?;
-    let times = arrow::compute::filter(&array, &mask)?;
-    let kept = filter_record_batch(&flow.batch, &mask)?;
-    let flow = if kept.num_rows() < flow.num_rows() {
-        flow.filtered(&mask)?
-    } else {
-        flow.clone()
-    };
-    let (rows, starts, ends) = crate::window::expand(times.as_primitive::<TimestampMicrosecondType>().values(), spec);
-    if UInt32Array::len(&rows) == 0 {
-        return Ok(None);
-    }
-    let taken = flow.taken(&rows)?;
-    let mut columns = taken.batch.columns().to_vec();
-    columns.push(starts);
-    columns.push(ends);
-    let batch = batch_of(schema, columns, taken.num_rows())?;
-    Ok(Some(taken.with_batch(batch)))
 }

@@ -7,152 +7,21 @@ use datafusion::common::{DFSchema, Result};
 use datafusion::execution::context::ExecutionProps;
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion::logical_expr::{Aggregate as AggregateNode, Expr, ExprSchemable, Join, JoinType, LogicalPlan};
-use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::aggregate::LoweredAggregateBuilder;
 use datafusion::physical_expr::planner::create_physical_expr;
 
 use crate::accumulator::AggregateKind;
-use crate::aggregate::{Aggregate, AggregateCall, AggregatePlan, AssignWindows, GroupColumn};
+use crate::aggregate::{Aggregate, AggregateCall, AggregatePlan, GroupColumn};
+use crate::assign_windows::AssignWindows;
+use crate::below::{Below, unaliased, window_of};
 use crate::catalog::{Catalog, Relation, amends};
+use crate::computed::Computed;
 use crate::error::{Position, QueryError, find_word, from_datafusion};
-use crate::flow::Flow;
 use crate::join::{JoinPlan, ReferenceJoin};
-use crate::operator::{Context, Filter, Footprint, Operator, Project, Relabel};
+use crate::operator::{Filter, Project, Relabel};
+use crate::pipeline::Pipeline;
 use crate::statement::{Emit, Statement};
-use crate::typed::typed;
 use crate::window::{WINDOW_END, WINDOW_START, WindowNode, WindowSpec};
-
-struct Node {
-    operator: Box<dyn Operator>,
-    /// Where its output goes; `None` for the last operator of the pipeline.
-    parent: Option<usize>,
-}
-
-/// Operators in the order in which rows meet them: an operator stands before the one that reads it.
-#[derive(Default)]
-pub(crate) struct Pipeline {
-    nodes: Vec<Node>,
-    /// Where rows come in: the name of a stream, query or table, and the operator that reads it.
-    leaves: Vec<(String, usize)>,
-}
-
-impl Pipeline {
-    /// The names of what it reads.
-    pub(crate) fn sources(&self) -> impl Iterator<Item = &str> {
-        self.leaves.iter().map(|(name, _)| name.as_str())
-    }
-
-    /// Feeds rows of `source`; what comes out at the end is appended to `out`.
-    pub(crate) fn push(
-        &mut self,
-        source: &str,
-        flow: Flow,
-        context: &mut Context<'_>,
-        out: &mut Vec<Flow>,
-    ) -> Result<()> {
-        for index in 0..self.leaves.len() {
-            let (name, leaf) = &self.leaves[index];
-            if name == source {
-                let leaf = *leaf;
-                self.climb(leaf, vec![flow.clone()], context, out)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn climb(&mut self, from: usize, flows: Vec<Flow>, context: &mut Context<'_>, out: &mut Vec<Flow>) -> Result<()> {
-        let mut current = flows;
-        let mut at = Some(from);
-        while let Some(index) = at {
-            let node = &mut self.nodes[index];
-            let mut next = Vec::new();
-            for flow in current {
-                node.operator.push(flow, context, &mut next)?;
-            }
-            if next.is_empty() {
-                return Ok(());
-            }
-            current = next;
-            at = node.parent;
-        }
-        out.append(&mut current);
-        Ok(())
-    }
-
-    /// Moves time on in every operator, the ones nearest to the streams first.
-    pub(crate) fn advance(&mut self, watermark: i64, context: &mut Context<'_>, out: &mut Vec<Flow>) -> Result<()> {
-        for index in 0..self.nodes.len() {
-            let mut said = Vec::new();
-            self.nodes[index].operator.advance(watermark, context, &mut said)?;
-            if !said.is_empty() {
-                match self.nodes[index].parent {
-                    Some(parent) => self.climb(parent, said, context, out)?,
-                    None => out.append(&mut said),
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// The rows that the last keeping operator stands for now, as they would be said; `None` without such an operator.
-    pub(crate) fn peek(&mut self, context: &mut Context<'_>) -> Result<Option<Vec<Flow>>> {
-        for index in (0..self.nodes.len()).rev() {
-            if let Some(flow) = self.nodes[index].operator.peek()? {
-                let mut out = Vec::new();
-                match self.nodes[index].parent {
-                    _ if flow.num_rows() == 0 => {}
-                    Some(parent) => self.climb(parent, vec![flow], context, &mut out)?,
-                    None => out.push(flow),
-                }
-                return Ok(Some(out));
-            }
-        }
-        Ok(None)
-    }
-
-    /// What each operator must remember, with its number.
-    pub(crate) fn snapshot(&mut self) -> Result<Vec<(usize, arrow::array::RecordBatch)>> {
-        let mut parts = Vec::new();
-        for (index, node) in self.nodes.iter_mut().enumerate() {
-            if let Some(part) = node.operator.snapshot()? {
-                parts.push((index, part));
-            }
-        }
-        Ok(parts)
-    }
-
-    /// Takes back what `snapshot` gave.
-    pub(crate) fn restore(&mut self, parts: &[(usize, arrow::array::RecordBatch)]) -> Result<()> {
-        for (index, part) in parts {
-            if let Some(node) = self.nodes.get_mut(*index) {
-                node.operator.restore(part)?;
-            }
-        }
-        Ok(())
-    }
-
-    pub(crate) fn footprint(&self) -> Footprint {
-        let mut sum = Footprint::default();
-        for node in &self.nodes {
-            sum += node.operator.footprint();
-        }
-        sum
-    }
-
-    /// One line an operator, the last one first.
-    pub(crate) fn describe(&self) -> Vec<String> {
-        self.nodes.iter().rev().map(|node| node.operator.describe()).collect()
-    }
-
-    fn add(&mut self, operator: Box<dyn Operator>, children: &[usize]) -> usize {
-        let index = self.nodes.len();
-        self.nodes.push(Node { operator, parent: None });
-        for child in children {
-            self.nodes[*child].parent = Some(index);
-        }
-        index
-    }
-}
 
 /// A compiled SELECT.
 pub(crate) struct Compiled {
@@ -225,9 +94,9 @@ impl Compiler<'_> {
         result.map_err(|error| from_datafusion(&error, self.statement.at, &self.statement.select))
     }
 
-    fn physical(&self, expr: &Expr, schema: &DFSchema) -> Result<Arc<dyn PhysicalExpr>, QueryError> {
+    fn physical(&self, expr: &Expr, schema: &DFSchema) -> Result<Computed, QueryError> {
         let physical = create_physical_expr(expr, schema, &self.props, &PhysicalPlanningContext::default());
-        self.wrap(physical.and_then(|physical| typed(physical, schema.as_arrow())))
+        self.wrap(physical.and_then(|physical| Computed::new(physical, schema.as_arrow())))
     }
 
     fn node(&mut self, plan: &LogicalPlan) -> Result<usize, QueryError> {
@@ -297,8 +166,7 @@ impl Compiler<'_> {
     fn scan(&mut self, scan: &datafusion::logical_expr::TableScan, name: &str) -> Result<usize, QueryError> {
         let schema = Arc::new(scan.projected_schema.as_arrow().clone());
         let relabel = Relabel::new(scan.projection.clone(), schema, format!("Read {name}"));
-        let index = self.pipeline.add(Box::new(relabel), &[]);
-        self.pipeline.leaves.push((name.to_owned(), index));
+        let index = self.pipeline.add_leaf(name, Box::new(relabel));
         if let Some(Relation::Output { lag_us, .. }) = self.catalog.get(name).map(|entry| &entry.relation) {
             self.lag_us = self.lag_us.max(*lag_us);
         }
@@ -325,7 +193,7 @@ impl Compiler<'_> {
                 "give the inner one a window",
             ));
         }
-        let below = Below::of(&node.input);
+        let below = self.wrap(Below::of(&node.input))?;
         let (input, window) = match &below.window {
             Some(window) => (Arc::clone(&window.input), Some((window.time.clone(), window.spec))),
             None => (Arc::clone(&node.input), None),
@@ -457,6 +325,8 @@ impl Compiler<'_> {
         )?;
         let mut args = lowered.aggregate.expressions();
         args.extend(lowered.order_bys.iter().map(|order| Arc::clone(&order.expr)));
+        let computed = |expression| Computed::new(expression, input);
+        let args = self.wrap(args.into_iter().map(computed).collect::<Result<Vec<_>>>())?;
         let types = self.wrap(
             args.iter()
                 .map(|arg| arg.data_type(input))
@@ -465,7 +335,8 @@ impl Compiler<'_> {
         Ok(AggregateCall {
             kind: AggregateKind::of(&lowered.aggregate, &types),
             args,
-            filter: lowered.filter,
+            arg_types: types,
+            filter: self.wrap(lowered.filter.map(computed).transpose())?,
             name,
         })
     }
@@ -584,96 +455,6 @@ impl Compiler<'_> {
                 .at
                 .wrong(format!("{} can't be done to a reference table", other.display()))),
         }
-    }
-}
-
-fn unaliased(expr: &Expr) -> &Expr {
-    match expr {
-        Expr::Alias(alias) => unaliased(&alias.expr),
-        other => other,
-    }
-}
-
-fn window_of(plan: &LogicalPlan) -> Option<&WindowNode> {
-    match plan {
-        LogicalPlan::Extension(extension) => extension.node.as_any().downcast_ref::<WindowNode>(),
-        _ => None,
-    }
-}
-
-/// What lies between an aggregate and the window it reads: filters and projections, to be expressed over the
-/// window's input.
-struct Below {
-    window: Option<WindowNode>,
-    filters: Vec<Expr>,
-    projections: Vec<(Arc<DFSchema>, Vec<Expr>)>,
-}
-
-impl Below {
-    fn of(input: &Arc<LogicalPlan>) -> Self {
-        let mut below = Self {
-            window: None,
-            filters: Vec::new(),
-            projections: Vec::new(),
-        };
-        let mut filters: Vec<(usize, Expr)> = Vec::new();
-        let mut plan: &LogicalPlan = input;
-        loop {
-            match plan {
-                LogicalPlan::SubqueryAlias(alias) => {
-                    // Another qualifier, the same columns in the same order.
-                    let inner = alias.input.schema();
-                    let columns = inner.iter().map(Expr::from).collect();
-                    below.projections.push((Arc::clone(&alias.schema), columns));
-                    plan = &alias.input;
-                }
-                LogicalPlan::Projection(projection) => {
-                    below
-                        .projections
-                        .push((Arc::clone(&projection.schema), projection.expr.clone()));
-                    plan = &projection.input;
-                }
-                LogicalPlan::Filter(filter) => {
-                    filters.push((below.projections.len(), filter.predicate.clone()));
-                    plan = &filter.input;
-                }
-                other => {
-                    below.window = window_of(other).cloned();
-                    break;
-                }
-            }
-        }
-        if below.window.is_none() {
-            below.projections.clear();
-            return below;
-        }
-        below.filters = filters
-            .into_iter()
-            .filter_map(|(depth, expr)| below.resolve_from(&expr, depth).ok())
-            .collect();
-        below
-    }
-
-    /// `expr`, which stands above all projections, over the window's output.
-    fn resolve(&self, expr: &Expr) -> Result<Expr> {
-        self.resolve_from(expr, 0)
-    }
-
-    fn resolve_from(&self, expr: &Expr, depth: usize) -> Result<Expr> {
-        use datafusion::common::tree_node::{Transformed, TreeNode};
-        let mut expr = expr.clone();
-        for (schema, columns) in self.projections.iter().skip(depth) {
-            expr = expr
-                .transform(|inner| match &inner {
-                    Expr::Column(column) => match schema.maybe_index_of_column(column) {
-                        Some(index) => Ok(Transformed::yes(unaliased(&columns[index]).clone())),
-                        None => Ok(Transformed::no(inner)),
-                    },
-                    _ => Ok(Transformed::no(inner)),
-                })?
-                .data;
-        }
-        Ok(expr)
     }
 }
 

@@ -14,7 +14,8 @@ use crate::bounded;
 use crate::flow::Flow;
 use crate::query::Output;
 use crate::query_set::{QuerySet, Restored};
-use crate::rows::{batch_from_ndjson, row_to_json, value_to_json};
+use crate::row::Rows;
+use crate::rows::{batch_from_ndjson, row_to_json};
 use crate::shipped::SHIPPED;
 use crate::snapshot::QuerySnapshot;
 use crate::statement::{Statement, parse_statements};
@@ -170,7 +171,7 @@ fn feed(lines: &[Line], feeding: Feeding) -> Vec<Output> {
                 watermarks: Arc::new(of_stream.iter().map(|index| judged[*index]).collect::<Int64Array>()),
                 causes: Arc::new(causes),
             };
-            queries.push(stream, &flow, &mut out);
+            queries.push(stream, &Rows::Many(flow), &mut out);
         }
         queries.advance(watermarks.current(), &mut out);
         if feeding == Feeding::Restarting {
@@ -208,11 +209,12 @@ fn final_rows(outputs: &[Output], name: &str) -> Vec<String> {
         .map(<[usize]>::to_vec);
     let mut rows: BTreeMap<String, String> = BTreeMap::new();
     for output in outputs.iter().filter(|output| output.query.as_ref() == name) {
-        for row in 0..output.flow.num_rows() {
-            let object = row_to_json(&output.flow.batch, row);
+        let flow = output.rows.flow();
+        for row in 0..flow.num_rows() {
+            let object = row_to_json(&flow.batch, row);
             let key = match &keys {
                 Some(keys) => keys.iter().fold(String::new(), |mut text, key| {
-                    let _ = write!(text, "{}|", value_to_json(output.flow.batch.column(*key), row));
+                    let _ = write!(text, "{}|", output.rows.json(*key, row));
                     text
                 }),
                 None => rows.len().to_string(),
@@ -344,9 +346,9 @@ fn an_alert_sees_each_event_by_itself_however_they_are_batched() {
         let mut causes = Vec::new();
         for output in outputs.iter().filter(|output| output.query.as_ref() == "zone_crowded") {
             let judgement = output.judgement.as_ref().expect("an alert is judged");
-            for row in 0..output.flow.num_rows() {
-                if judgement.raise.value(row) {
-                    causes.push(output.flow.causes.value(row).to_owned());
+            for row in 0..output.rows.len() {
+                if judgement.raise[row] {
+                    causes.push(output.rows.cause(row).expect("an event made it").to_owned());
                 }
             }
         }

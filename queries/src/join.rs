@@ -7,24 +7,26 @@ use arrow::compute::{concat_batches, take};
 use arrow::datatypes::{DataType, SchemaRef};
 use arrow::row::{RowConverter, SortField};
 use datafusion::common::{Result, plan_datafusion_err};
-use datafusion::physical_expr::PhysicalExpr;
 use rustc_hash::FxHashMap;
 
 use crate::catalog::References;
-use crate::compile::Pipeline;
+use crate::computed::{Computed, columns, values};
 use crate::flow::Flow;
-use crate::operator::{Context, Footprint, Operator, batch_of, evaluate_all, evaluate_mask};
+use crate::operator::{Context, Footprint, Operator, batch_of};
+use crate::pipeline::Pipeline;
+use crate::row::{Row, Rows};
+use crate::value::{Value, is_plain};
 
 /// All that is fixed when the query is created.
 pub(crate) struct JoinPlan {
     /// What is done to the tables before they are joined: filters and projections of their own.
     pub(crate) table_side: Pipeline,
     pub(crate) table_schema: SchemaRef,
-    pub(crate) stream_keys: Vec<Arc<dyn PhysicalExpr>>,
-    pub(crate) table_keys: Vec<Arc<dyn PhysicalExpr>>,
+    pub(crate) stream_keys: Vec<Computed>,
+    pub(crate) table_keys: Vec<Computed>,
     pub(crate) key_types: Vec<DataType>,
     /// A further condition over the joined columns.
-    pub(crate) filter: Option<Arc<dyn PhysicalExpr>>,
+    pub(crate) filter: Option<Computed>,
     /// LEFT JOIN: rows of the stream without a match stay, with nulls.
     pub(crate) keeps_unmatched: bool,
     pub(crate) stream_is_left: bool,
@@ -35,9 +37,13 @@ pub(crate) struct JoinPlan {
 pub(crate) struct ReferenceJoin {
     plan: JoinPlan,
     converter: RowConverter,
+    /// Whether keys of single rows can be looked up without Arrow.
+    keys_are_plain: bool,
     versions: Vec<Option<u64>>,
     table: RecordBatch,
     index: FxHashMap<Box<[u8]>, Vec<u32>>,
+    /// The same for rows that come by themselves: values of the table's rows, by key as values encode it.
+    singles: FxHashMap<Box<[u8]>, Vec<Arc<[Value]>>>,
 }
 
 impl ReferenceJoin {
@@ -50,42 +56,48 @@ impl ReferenceJoin {
         let table = RecordBatch::new_empty(Arc::clone(&plan.table_schema));
         Ok(Self {
             converter: RowConverter::new(fields)?,
+            keys_are_plain: plan.key_types.iter().all(is_plain),
             versions: Vec::new(),
             table,
             index: FxHashMap::default(),
+            singles: FxHashMap::default(),
             plan,
         })
     }
 
     fn refresh(&mut self, references: &References) -> Result<()> {
-        let names: Vec<String> = self.plan.table_side.sources().map(str::to_owned).collect();
-        let versions: Vec<Option<u64>> = names
-            .iter()
-            .map(|name| references.get(name).map(|(version, _)| version))
-            .collect();
-        if versions == self.versions {
+        let sources = || self.plan.table_side.sources();
+        let version = |name: &str| references.get(name).map(|(version, _)| version);
+        if sources().map(version).eq(self.versions.iter().copied()) && !self.versions.is_empty() {
             return Ok(());
         }
+        let names: Vec<String> = sources().map(str::to_owned).collect();
+        let versions = names.iter().map(|name| version(name)).collect();
         let mut late = Vec::new();
         let mut context = Context {
             references,
             late: &mut late,
         };
-        let mut flows = Vec::new();
+        let mut said = Vec::new();
         for name in &names {
             let (_, rows) = references
                 .get(name)
                 .ok_or_else(|| plan_datafusion_err!("the table '{name}' is not there"))?;
-            self.plan.table_side.push(
-                name,
-                Flow::at_watermark(rows.clone(), i64::MIN),
-                &mut context,
-                &mut flows,
-            )?;
+            let rows = Rows::Many(Flow::at_watermark(rows.clone(), i64::MIN));
+            self.plan.table_side.push(name, &rows, &mut context, &mut said)?;
         }
+        let flows: Vec<Flow> = said.into_iter().map(Rows::into_flow).collect();
         self.table = concat_batches(&self.plan.table_schema, flows.iter().map(|flow| &flow.batch))?;
         self.index.clear();
-        let keys = evaluate_all(&self.plan.table_keys, &self.table)?;
+        self.singles.clear();
+        let keys = columns(&self.plan.table_keys, &self.table)?;
+        for row in 0..self.table.num_rows() {
+            let key: Vec<Value> = keys.iter().map(|column| Value::at(column, row)).collect();
+            if let Some(key) = encode_one(&key) {
+                let values = self.table.columns().iter().map(|column| Value::at(column, row));
+                self.singles.entry(key.into()).or_default().push(values.collect());
+            }
+        }
         for (row, key) in (0u32..).zip(self.encode(&keys, self.table.num_rows())?) {
             if let Some(key) = key {
                 self.index.entry(key).or_default().push(row);
@@ -130,12 +142,9 @@ impl ReferenceJoin {
         let batch = batch_of(&self.plan.schema, columns, taken.num_rows())?;
         Ok(taken.with_batch(batch))
     }
-}
 
-impl Operator for ReferenceJoin {
-    fn push(&mut self, flow: Flow, context: &mut Context<'_>, out: &mut Vec<Flow>) -> Result<()> {
-        self.refresh(context.references)?;
-        let keys = evaluate_all(&self.plan.stream_keys, &flow.batch)?;
+    fn push_flow(&mut self, flow: &Flow, out: &mut Vec<Rows>) -> Result<()> {
+        let keys = columns(&self.plan.stream_keys, &flow.batch)?;
         let mut pairs: Vec<(u32, Option<u32>)> = Vec::with_capacity(flow.num_rows());
         for (row, key) in (0u32..).zip(self.encode(&keys, flow.num_rows())?) {
             let matches = key.and_then(|key| self.index.get(&key)).map_or(&[][..], Vec::as_slice);
@@ -143,11 +152,11 @@ impl Operator for ReferenceJoin {
         }
         if let (Some(filter), false) = (&self.plan.filter, pairs.is_empty()) {
             let candidates = self.joined(
-                &flow,
+                flow,
                 &UInt32Array::from_iter_values(pairs.iter().map(|(row, _)| *row)),
                 &pairs.iter().map(|(_, found)| *found).collect(),
             )?;
-            let mask = evaluate_mask(filter, &candidates.batch)?;
+            let mask = filter.mask(&candidates.batch)?;
             let mut index = 0;
             pairs.retain(|_| {
                 index += 1;
@@ -169,9 +178,59 @@ impl Operator for ReferenceJoin {
         }
         if !pairs.is_empty() {
             let stream_rows = UInt32Array::from_iter_values(pairs.iter().map(|(row, _)| *row));
-            out.push(self.joined(&flow, &stream_rows, &pairs.iter().map(|(_, found)| *found).collect())?);
+            let table_rows = pairs.iter().map(|(_, found)| *found).collect();
+            out.push(Rows::Many(self.joined(flow, &stream_rows, &table_rows)?));
         }
         Ok(())
+    }
+
+    /// Joins one row, as `push_flow` joins a flow of it.
+    fn push_row(&self, row: &Row, out: &mut Vec<Rows>) -> Result<()> {
+        let key: Vec<Value> = values(&self.plan.stream_keys, &row.values)?;
+        let found = encode_one(&key).and_then(|key| self.singles.get(key.as_slice()));
+        let mut is_matched = false;
+        for table in found.into_iter().flatten() {
+            let joined = self.beside(row, table);
+            if let Some(filter) = &self.plan.filter
+                && !filter.holds(&joined)?
+            {
+                continue;
+            }
+            is_matched = true;
+            out.push(Rows::One(row.with(&self.plan.schema, joined)));
+        }
+        if !is_matched && self.plan.keeps_unmatched {
+            let nothing = vec![Value::Null; self.plan.table_schema.fields().len()];
+            out.push(Rows::One(row.with(&self.plan.schema, self.beside(row, &nothing))));
+        }
+        Ok(())
+    }
+
+    /// The values of a row of the stream and one of the table, in the order of the output.
+    fn beside(&self, row: &Row, table: &[Value]) -> Arc<[Value]> {
+        let (first, second) = if self.plan.stream_is_left {
+            (&*row.values, table)
+        } else {
+            (table, &*row.values)
+        };
+        first.iter().chain(second).cloned().collect()
+    }
+}
+
+/// A key as values encode it; `None` where it has no such form, or a null, which matches nothing.
+fn encode_one(key: &[Value]) -> Option<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(32);
+    let is_encoded = key.iter().all(|value| !value.is_null() && value.encode(&mut bytes));
+    is_encoded.then_some(bytes)
+}
+
+impl Operator for ReferenceJoin {
+    fn push(&mut self, rows: Rows, context: &mut Context<'_>, out: &mut Vec<Rows>) -> Result<()> {
+        self.refresh(context.references)?;
+        match &rows {
+            Rows::One(row) if self.keys_are_plain => self.push_row(row, out),
+            _ => self.push_flow(&rows.flow(), out),
+        }
     }
 
     fn footprint(&self) -> Footprint {

@@ -5,23 +5,30 @@
 
 mod accumulator;
 mod aggregate;
+mod assign_windows;
+mod below;
 pub mod bounded;
 pub mod catalog;
 mod compile;
+mod computed;
 pub mod error;
 pub mod flow;
 mod join;
 mod keys;
 pub mod operator;
+mod pipeline;
 mod planner;
 pub mod query;
 pub mod query_set;
+pub mod row;
 pub mod rows;
 pub mod shipped;
+mod slot;
 pub mod snapshot;
 pub mod statement;
 pub mod streams;
 mod typed;
+pub mod value;
 pub mod watermark;
 pub mod window;
 

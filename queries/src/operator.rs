@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, BooleanArray, RecordBatch};
+use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
-use datafusion::common::{Result, cast::as_boolean_array};
-use datafusion::physical_expr::PhysicalExpr;
+use datafusion::common::Result;
 
 use crate::catalog::References;
+use crate::computed::{Computed, columns, values};
 use crate::flow::Flow;
+use crate::row::Rows;
 
 /// A row that no window could take any more.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,15 +32,15 @@ pub(crate) struct Context<'a> {
 
 /// One step of a compiled query.
 ///
-/// Contract: `push` and `advance` append what they say to `out` and nothing else (trusted); a watermark never goes
-/// back (checked by the query set); `restore` takes what `snapshot` of an operator of the same plan gave (checked by
-/// the fingerprint).
+/// Contract: `push` and `advance` append what they say to `out` and nothing else (trusted); one row by itself gives
+/// the same rows as a flow of that row (golden cases); a watermark never goes back (checked by the query set);
+/// `restore` takes what `snapshot` of an operator of the same plan gave (checked by the fingerprint).
 pub(crate) trait Operator: Send {
     /// Takes rows.
-    fn push(&mut self, flow: Flow, context: &mut Context<'_>, out: &mut Vec<Flow>) -> Result<()>;
+    fn push(&mut self, rows: Rows, context: &mut Context<'_>, out: &mut Vec<Rows>) -> Result<()>;
 
     /// Time has moved on to `watermark`, microseconds.
-    fn advance(&mut self, _watermark: i64, _context: &mut Context<'_>, _out: &mut Vec<Flow>) -> Result<()> {
+    fn advance(&mut self, _watermark: i64, _context: &mut Context<'_>, _out: &mut Vec<Rows>) -> Result<()> {
         Ok(())
     }
 
@@ -88,32 +89,31 @@ impl std::ops::AddAssign for Footprint {
 
 /// Keeps the rows for which a condition holds, at once: stock DataFusion's filter would wait for a full batch.
 pub(crate) struct Filter {
-    predicate: Arc<dyn PhysicalExpr>,
+    predicate: Computed,
 }
 
 impl Filter {
-    pub(crate) fn new(predicate: Arc<dyn PhysicalExpr>) -> Self {
+    pub(crate) fn new(predicate: Computed) -> Self {
         Self { predicate }
     }
 }
 
-/// Evaluates a condition; a null counts as false, as in WHERE.
-pub(crate) fn evaluate_mask(predicate: &Arc<dyn PhysicalExpr>, batch: &RecordBatch) -> Result<BooleanArray> {
-    let array = predicate.evaluate(batch)?.into_array(batch.num_rows())?;
-    let mask = as_boolean_array(&array)?;
-    Ok(match mask.nulls() {
-        Some(_) => arrow::compute::prep_null_mask_filter(mask),
-        None => mask.clone(),
-    })
-}
-
 impl Operator for Filter {
-    fn push(&mut self, flow: Flow, _context: &mut Context<'_>, out: &mut Vec<Flow>) -> Result<()> {
-        let mask = evaluate_mask(&self.predicate, &flow.batch)?;
-        match mask.true_count() {
-            0 => {}
-            all if all == flow.num_rows() => out.push(flow),
-            _ => out.push(flow.filtered(&mask)?),
+    fn push(&mut self, rows: Rows, _context: &mut Context<'_>, out: &mut Vec<Rows>) -> Result<()> {
+        match rows {
+            Rows::One(row) => {
+                if self.predicate.holds(&row.values)? {
+                    out.push(Rows::One(row));
+                }
+            }
+            Rows::Many(flow) => {
+                let mask = self.predicate.mask(&flow.batch)?;
+                match mask.true_count() {
+                    0 => {}
+                    all if all == flow.num_rows() => out.push(Rows::Many(flow)),
+                    _ => out.push(Rows::Many(flow.filtered(&mask)?)),
+                }
+            }
         }
         Ok(())
     }
@@ -125,25 +125,14 @@ impl Operator for Filter {
 
 /// Evaluates the SELECT list.
 pub(crate) struct Project {
-    expressions: Vec<Arc<dyn PhysicalExpr>>,
+    expressions: Vec<Computed>,
     schema: SchemaRef,
 }
 
 impl Project {
-    pub(crate) fn new(expressions: Vec<Arc<dyn PhysicalExpr>>, schema: SchemaRef) -> Self {
+    pub(crate) fn new(expressions: Vec<Computed>, schema: SchemaRef) -> Self {
         Self { expressions, schema }
     }
-}
-
-/// Evaluates `expressions` over `batch`, one array a column.
-pub(crate) fn evaluate_all(
-    expressions: &[Arc<dyn PhysicalExpr>],
-    batch: &RecordBatch,
-) -> Result<Vec<arrow::array::ArrayRef>> {
-    expressions
-        .iter()
-        .map(|expression| expression.evaluate(batch)?.into_array(batch.num_rows()))
-        .collect()
 }
 
 /// A batch of `columns` under `schema`; also right for no columns at all.
@@ -157,10 +146,15 @@ pub(crate) fn batch_of(schema: &SchemaRef, columns: Vec<arrow::array::ArrayRef>,
 }
 
 impl Operator for Project {
-    fn push(&mut self, flow: Flow, _context: &mut Context<'_>, out: &mut Vec<Flow>) -> Result<()> {
-        let columns = evaluate_all(&self.expressions, &flow.batch)?;
-        let batch = batch_of(&self.schema, columns, flow.num_rows())?;
-        out.push(flow.with_batch(batch));
+    fn push(&mut self, rows: Rows, _context: &mut Context<'_>, out: &mut Vec<Rows>) -> Result<()> {
+        out.push(match rows {
+            Rows::One(row) => Rows::One(row.with(&self.schema, values(&self.expressions, &row.values)?)),
+            Rows::Many(flow) => {
+                let columns = columns(&self.expressions, &flow.batch)?;
+                let batch = batch_of(&self.schema, columns, flow.num_rows())?;
+                Rows::Many(flow.with_batch(batch))
+            }
+        });
         Ok(())
     }
 
@@ -190,16 +184,27 @@ impl Relabel {
 }
 
 impl Operator for Relabel {
-    fn push(&mut self, flow: Flow, _context: &mut Context<'_>, out: &mut Vec<Flow>) -> Result<()> {
-        let columns = match &self.columns {
-            Some(picked) => picked
-                .iter()
-                .map(|index| Arc::clone(flow.batch.column(*index)))
-                .collect(),
-            None => flow.batch.columns().to_vec(),
-        };
-        let batch = batch_of(&self.schema, columns, flow.num_rows())?;
-        out.push(flow.with_batch(batch));
+    fn push(&mut self, rows: Rows, _context: &mut Context<'_>, out: &mut Vec<Rows>) -> Result<()> {
+        out.push(match rows {
+            Rows::One(row) => {
+                let values = match &self.columns {
+                    Some(picked) => picked.iter().map(|index| row.values[*index].clone()).collect(),
+                    None => Arc::clone(&row.values),
+                };
+                Rows::One(row.with(&self.schema, values))
+            }
+            Rows::Many(flow) => {
+                let columns = match &self.columns {
+                    Some(picked) => picked
+                        .iter()
+                        .map(|index| Arc::clone(flow.batch.column(*index)))
+                        .collect(),
+                    None => flow.batch.columns().to_vec(),
+                };
+                let batch = batch_of(&self.schema, columns, flow.num_rows())?;
+                Rows::Many(flow.with_batch(batch))
+            }
+        });
         Ok(())
     }
 

@@ -17,7 +17,6 @@ use datafusion::optimizer::extract_equijoin_predicate::ExtractEquijoinPredicate;
 use datafusion::optimizer::push_down_filter::PushDownFilter;
 use datafusion::optimizer::replace_distinct_aggregate::ReplaceDistinctWithAggregate;
 use datafusion::optimizer::simplify_expressions::SimplifyExpressions;
-use datafusion::physical_expr::PhysicalExpr;
 use datafusion::prelude::SessionConfig;
 use datafusion::sql::parser::Statement as ParsedStatement;
 use datafusion::sql::sqlparser::ast::{
@@ -27,6 +26,7 @@ use datafusion::sql::sqlparser::ast::{
 use datafusion::sql::sqlparser::tokenizer::Span;
 
 use crate::catalog::{Catalog, empty_table};
+use crate::computed::Computed;
 use crate::error::{Position, QueryError, find_word, from_datafusion, nearest};
 use crate::statement::{OptionValue, Statement};
 use crate::window::WindowPlanner;
@@ -131,11 +131,7 @@ impl Planner {
     }
 
     /// A condition in an option, over the columns of a statement's SELECT.
-    pub(crate) fn condition(
-        &self,
-        option: &OptionValue,
-        schema: &DFSchema,
-    ) -> Result<Arc<dyn PhysicalExpr>, QueryError> {
+    pub(crate) fn condition(&self, option: &OptionValue, schema: &DFSchema) -> Result<Computed, QueryError> {
         let shift = |error: QueryError| QueryError {
             line: option.at.line + error.line - 1,
             column: if error.line == 1 {
@@ -155,7 +151,8 @@ impl Planner {
                 "a condition such as 'share >= 0.9' was expected",
             ));
         }
-        self.state.create_physical_expr(logical, schema).map_err(wrap)
+        let physical = self.state.create_physical_expr(logical, schema).map_err(wrap)?;
+        Computed::new(physical, schema.as_arrow()).map_err(wrap)
     }
 }
 

@@ -4,17 +4,18 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
-use arrow::array::{BooleanArray, Int64Array};
+use arrow::array::Int64Array;
 use arrow::datatypes::SchemaRef;
 use datafusion::common::{DFSchema, Result};
-use datafusion::physical_expr::PhysicalExpr;
 
 use crate::catalog::{Catalog, Relation};
 use crate::compile::{Compiled, compile, output_relation};
+use crate::computed::Computed;
 use crate::error::QueryError;
 use crate::flow::Flow;
-use crate::operator::{Context, Footprint, evaluate_mask};
+use crate::operator::{Context, Footprint};
 use crate::planner::Planner;
+use crate::row::{Row, Rows};
 use crate::snapshot::QuerySnapshot;
 use crate::statement::{Statement, StatementKind};
 
@@ -22,9 +23,9 @@ use crate::statement::{Statement, StatementKind};
 #[derive(Debug, Clone)]
 pub struct Judgement {
     /// Where `raise` holds; without a condition, every row.
-    pub raise: BooleanArray,
+    pub raise: Vec<bool>,
     /// Where `clear` holds; without one, where `raise` does not.
-    pub clear: BooleanArray,
+    pub clear: Vec<bool>,
 }
 
 /// Rows that a query said, with the judgement on them when it is an alert.
@@ -33,7 +34,7 @@ pub struct Output {
     /// The query's name.
     pub query: Arc<str>,
     /// The rows.
-    pub flow: Flow,
+    pub rows: Rows,
     /// For an alert: what its conditions say.
     pub judgement: Option<Judgement>,
 }
@@ -58,8 +59,8 @@ pub struct Query {
     name: Arc<str>,
     statement: Statement,
     compiled: Compiled,
-    raise: Option<Arc<dyn PhysicalExpr>>,
-    clear: Option<Arc<dyn PhysicalExpr>>,
+    raise: Option<Computed>,
+    clear: Option<Computed>,
     /// Rows are taken one by one, so that each event's effect is seen by itself: what an alert says must not depend
     /// on how many events happened to come in one batch.
     one_by_one: bool,
@@ -182,18 +183,26 @@ impl Query {
             .unwrap_or(0)
     }
 
-    /// Feeds rows of `source`.
-    pub(crate) fn push(&mut self, source: &str, flow: Flow, lag_us: i64, context: &mut Context<'_>) -> Vec<Output> {
-        self.counters.rows_in += flow.num_rows() as u64;
-        let flow = if lag_us > 0 { behind(flow, lag_us) } else { flow };
+    /// Whether it takes rows one by one.
+    pub(crate) fn is_one_by_one(&self) -> bool {
+        self.one_by_one
+    }
+
+    /// Feeds rows of `source`, which it takes as they are handed over: one by one, or many at a time.
+    pub(crate) fn push(&mut self, source: &str, rows: &[Rows], lag_us: i64, context: &mut Context<'_>) -> Vec<Output> {
+        self.counters.rows_in += rows.iter().map(|rows| rows.len() as u64).sum::<u64>();
         self.guarded(context, |query, context, out| {
-            if query.one_by_one && flow.num_rows() > 1 {
-                for row in 0..flow.num_rows() {
-                    query.compiled.pipeline.push(source, flow.row(row), context, out)?;
+            for rows in rows {
+                if lag_us > 0 {
+                    query
+                        .compiled
+                        .pipeline
+                        .push(source, &behind(rows.clone(), lag_us), context, out)?;
+                } else {
+                    query.compiled.pipeline.push(source, rows, context, out)?;
                 }
-                return Ok(());
             }
-            query.compiled.pipeline.push(source, flow, context, out)
+            Ok(())
         })
     }
 
@@ -214,19 +223,18 @@ impl Query {
     fn guarded(
         &mut self,
         context: &mut Context<'_>,
-        step: impl FnOnce(&mut Self, &mut Context<'_>, &mut Vec<Flow>) -> Result<()>,
+        step: impl FnOnce(&mut Self, &mut Context<'_>, &mut Vec<Rows>) -> Result<()>,
     ) -> Vec<Output> {
         if self.broken.is_some() {
             return Vec::new();
         }
         let started = Instant::now();
         let late_before = context.late.len();
-        let mut flows = Vec::new();
+        let mut said = Vec::new();
         let result = catch_unwind(AssertUnwindSafe(|| {
-            step(self, context, &mut flows)?;
-            flows
-                .into_iter()
-                .map(|flow| self.judged(flow))
+            step(self, context, &mut said)?;
+            said.into_iter()
+                .map(|rows| self.judged(rows))
                 .collect::<Result<Vec<_>>>()
         }));
         let outputs = match result {
@@ -245,7 +253,7 @@ impl Query {
             }
         };
         self.counters.late_rows += (context.late.len() - late_before) as u64;
-        self.counters.rows_out += outputs.iter().map(|output| output.flow.num_rows() as u64).sum::<u64>();
+        self.counters.rows_out += outputs.iter().map(|output| output.rows.len() as u64).sum::<u64>();
         self.counters.busy_ns += u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
         self.counters.evaluations += 1;
         outputs
@@ -256,32 +264,31 @@ impl Query {
         self.broken = Some(reason);
     }
 
-    fn judged(&self, flow: Flow) -> Result<Output> {
+    fn judged(&self, rows: Rows) -> Result<Output> {
         let judgement = match &self.statement.kind {
             StatementKind::Query => None,
             StatementKind::Alert(_) => {
-                let all = |value: bool| BooleanArray::from(vec![value; flow.num_rows()]);
                 let raise = match &self.raise {
-                    Some(condition) => evaluate_mask(condition, &flow.batch)?,
-                    None => all(true),
+                    Some(condition) => holds(condition, &rows)?,
+                    None => vec![true; rows.len()],
                 };
                 let clear = match (&self.clear, &self.raise) {
-                    (Some(condition), _) => evaluate_mask(condition, &flow.batch)?,
-                    (None, Some(_)) => arrow::compute::not(&raise)?,
-                    (None, None) => all(false),
+                    (Some(condition), _) => holds(condition, &rows)?,
+                    (None, Some(_)) => raise.iter().map(|raise| !raise).collect(),
+                    (None, None) => vec![false; rows.len()],
                 };
                 Some(Judgement { raise, clear })
             }
         };
         Ok(Output {
             query: Arc::clone(&self.name),
-            flow,
+            rows,
             judgement,
         })
     }
 
     /// The rows it stands for now, without changing it; `None` when it keeps none.
-    pub(crate) fn peek(&mut self, context: &mut Context<'_>) -> Result<Option<Vec<Flow>>> {
+    pub(crate) fn peek(&mut self, context: &mut Context<'_>) -> Result<Option<Vec<Rows>>> {
         self.compiled.pipeline.peek(context)
     }
 
@@ -298,12 +305,26 @@ impl Query {
     }
 }
 
-fn behind(mut flow: Flow, lag_us: i64) -> Flow {
-    flow.watermarks = Arc::new(
-        flow.watermarks
-            .iter()
-            .map(|at| at.map(|at| at.saturating_sub(lag_us)))
-            .collect::<Int64Array>(),
-    );
-    flow
+/// For each row, whether a condition holds.
+fn holds(condition: &Computed, rows: &Rows) -> Result<Vec<bool>> {
+    Ok(match rows {
+        Rows::One(row) => vec![condition.holds(&row.values)?],
+        Rows::Many(flow) => condition.mask(&flow.batch)?.values().iter().collect(),
+    })
+}
+
+fn behind(rows: Rows, lag_us: i64) -> Rows {
+    match rows {
+        Rows::One(row) => Rows::One(Row {
+            watermark: row.watermark.saturating_sub(lag_us),
+            ..row
+        }),
+        Rows::Many(flow) => {
+            let watermarks = flow.watermarks.values().iter().map(|at| at.saturating_sub(lag_us));
+            Rows::Many(Flow {
+                watermarks: Arc::new(Int64Array::from_iter_values(watermarks)),
+                ..flow
+            })
+        }
+    }
 }

@@ -1,12 +1,13 @@
 //! The query set holds all running queries and steps them: rows of streams go in, rows of queries come out.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, StringArray, TimestampMicrosecondArray};
 use arrow::compute::concat_batches;
 use arrow::datatypes::SchemaRef;
 use datafusion::common::Result;
+use rustc_hash::FxHashMap;
 
 use crate::catalog::{Catalog, Entry, References, Relation};
 use crate::error::{QueryError, nearest};
@@ -14,6 +15,7 @@ use crate::flow::Flow;
 use crate::operator::{Context, LateRow};
 use crate::planner::Planner;
 use crate::query::{Output, Query};
+use crate::row::{Row, Rows};
 use crate::snapshot::QuerySnapshot;
 use crate::statement::{Statement, StatementKind};
 use crate::streams::{LATE, stream_schema};
@@ -40,7 +42,7 @@ pub struct QuerySet {
     /// For each query, how far its watermark stays behind.
     lags: Vec<i64>,
     /// Source name to the queries that read it.
-    routes: BTreeMap<String, Vec<usize>>,
+    routes: FxHashMap<Arc<str>, Arc<[usize]>>,
     watermark: Option<i64>,
 }
 
@@ -245,14 +247,18 @@ impl QuerySet {
     }
 
     fn rewire(&mut self) {
-        self.routes.clear();
+        let mut routes: FxHashMap<Arc<str>, Vec<usize>> = FxHashMap::default();
         self.lags.clear();
         for (index, query) in self.queries.iter().enumerate() {
             for source in query.sources().collect::<BTreeSet<_>>() {
-                self.routes.entry(source.to_owned()).or_default().push(index);
+                routes.entry(source.into()).or_default().push(index);
             }
             self.lags.push(query.source_lag_us(&self.catalog));
         }
+        self.routes = routes
+            .into_iter()
+            .map(|(source, readers)| (source, readers.into()))
+            .collect();
     }
 
     /// Whether any query reads `stream`; what nobody reads need not be made.
@@ -261,23 +267,35 @@ impl QuerySet {
     }
 
     /// Feeds rows of a stream; what the queries say is appended to `out`, in the order in which it was said.
-    pub fn push(&mut self, stream: &str, flow: &Flow, out: &mut Vec<Output>) {
+    pub fn push(&mut self, stream: &str, rows: &Rows, out: &mut Vec<Output>) {
         let mut late = Vec::new();
-        self.deliver(stream, flow, &mut late, out);
+        self.deliver(stream, rows, &mut late, out);
         self.deliver_late(late, out);
     }
 
-    fn deliver(&mut self, source: &str, flow: &Flow, late: &mut Vec<(Arc<str>, LateRow)>, out: &mut Vec<Output>) {
-        let readers = self.routes.get(source).map_or(0, Vec::len);
-        for reader in 0..readers {
-            let index = self.routes[source][reader];
+    fn deliver(&mut self, source: &str, rows: &Rows, late: &mut Vec<(Arc<str>, LateRow)>, out: &mut Vec<Output>) {
+        let Some(readers) = self.routes.get(source).map(Arc::clone) else {
+            return;
+        };
+        // The rows one by one, made when the first query wants them so.
+        let mut singly: Option<Vec<Rows>> = None;
+        for index in readers.iter().copied() {
+            let query = &mut self.queries[index];
+            let taken = match rows {
+                Rows::Many(flow) if flow.num_rows() == 1 || query.is_one_by_one() => singly
+                    .get_or_insert_with(|| (0..flow.num_rows()).map(|row| Rows::One(Row::of(flow, row))).collect()),
+                _ => std::slice::from_ref(rows),
+            };
             let mut rows = Vec::new();
             let mut context = Context {
                 references: &self.references,
                 late: &mut rows,
             };
-            let said = self.queries[index].push(source, flow.clone(), self.lags[index], &mut context);
-            let name = Arc::clone(self.queries[index].name());
+            let said = query.push(source, taken, self.lags[index], &mut context);
+            if said.is_empty() && rows.is_empty() {
+                continue;
+            }
+            let name = Arc::clone(query.name());
             late.extend(rows.into_iter().map(|row| (Arc::clone(&name), row)));
             self.pass_on(&name, said, late, out);
         }
@@ -290,12 +308,12 @@ impl QuerySet {
         late: &mut Vec<(Arc<str>, LateRow)>,
         out: &mut Vec<Output>,
     ) {
-        let is_read = self.routes.contains_key(name.as_ref());
+        let is_read = self.routes.contains_key(name);
         for output in said {
-            let flow = is_read.then(|| output.flow.clone());
+            let rows = is_read.then(|| output.rows.clone());
             out.push(output);
-            if let Some(flow) = flow {
-                self.deliver(name, &flow, late, out);
+            if let Some(rows) = rows {
+                self.deliver(name, &rows, late, out);
             }
         }
     }
@@ -352,7 +370,7 @@ impl QuerySet {
         if let Ok(batch) = RecordBatch::try_new(schema, columns) {
             let flow = Flow::at_watermark(batch, self.watermark.unwrap_or(i64::MIN));
             let mut dropped = Vec::new();
-            self.deliver(LATE, &flow, &mut dropped, out);
+            self.deliver(LATE, &Rows::Many(flow), &mut dropped, out);
         }
     }
 
@@ -370,9 +388,10 @@ impl QuerySet {
             late: &mut late,
         };
         let schema = Arc::clone(query.schema());
-        let Some(flows) = query.peek(&mut context)? else {
+        let Some(said) = query.peek(&mut context)? else {
             return Ok(None);
         };
+        let flows: Vec<Flow> = said.into_iter().map(Rows::into_flow).collect();
         let batch = concat_batches(&schema, flows.iter().map(|flow| &flow.batch))?;
         Ok(Some((schema, batch)))
     }

@@ -9,6 +9,7 @@ use arrow::datatypes::{
 };
 use arrow::temporal_conversions::timestamp_us_to_datetime;
 use arrow::util::display::array_value_to_string;
+use chrono::SecondsFormat;
 use datafusion::common::{Result, internal_datafusion_err};
 use serde_json::{Map, Number, Value};
 
@@ -64,6 +65,20 @@ pub fn value_to_json(column: &ArrayRef, row: usize) -> Value {
     }
 }
 
+/// One value of a single row as JSON.
+pub(crate) fn json_of(value: &crate::value::Value) -> Value {
+    use crate::value::Value as Cell;
+    match value {
+        Cell::Null => Value::Null,
+        Cell::Bool(value) => Value::from(*value),
+        Cell::Int(value) => Value::from(*value),
+        Cell::Float(value) => float_to_json(*value),
+        Cell::Time(value) => Value::from(time_to_text(*value)),
+        Cell::Text(value) => Value::from(value.as_ref()),
+        Cell::Other(array) => value_to_json(array, 0),
+    }
+}
+
 #[allow(clippy::cast_possible_truncation)] // the range is checked first
 fn float_to_json(value: f64) -> Value {
     if value.fract() == 0.0 && value.abs() < 9e15 {
@@ -76,7 +91,7 @@ fn float_to_json(value: f64) -> Value {
 pub fn time_to_text(time_us: i64) -> String {
     timestamp_us_to_datetime(time_us).map_or_else(
         || "out of range".to_owned(),
-        |time| time.format("%Y-%m-%dT%H:%M:%S%.fZ").to_string(),
+        |time| time.and_utc().to_rfc3339_opts(SecondsFormat::AutoSi, true),
     )
 }
 

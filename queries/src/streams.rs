@@ -1,6 +1,6 @@
 //! The built-in streams and their columns, as CONTRACT names them.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 
@@ -31,6 +31,19 @@ fn optional(name: &str, data_type: DataType) -> Field {
 /// `gate`: passages of people. `seat`: a seat's state. `rfid`: reads, check-outs and check-ins. `click`: web and
 /// catalogue actions. `reply`: answers to messages. `late`: what a window could not take any more.
 pub fn stream_schema(name: &str) -> Option<SchemaRef> {
+    // Made once: a row by itself asks for it at each event.
+    static SCHEMAS: LazyLock<Vec<(&str, SchemaRef)>> = LazyLock::new(|| {
+        EVENT_STREAMS
+            .into_iter()
+            .chain([LATE])
+            .filter_map(|name| Some((name, new_schema(name)?)))
+            .collect()
+    });
+    let (_, schema) = SCHEMAS.iter().find(|(stream, _)| *stream == name)?;
+    Some(Arc::clone(schema))
+}
+
+fn new_schema(name: &str) -> Option<SchemaRef> {
     use DataType::{Float64, Int64, Utf8};
     let mut fields = vec![
         field(EVENT_ID, Utf8),

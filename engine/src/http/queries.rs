@@ -261,17 +261,17 @@ pub(super) async fn trial(State(shared): State<Arc<Shared>>, Json(body): Json<Sq
             let observed = observe_all(&mut observing, batch);
             for kind in Kind::ALL {
                 if queries.reads(kind.as_str())
-                    && let Some(flow) = crate::columns::flow_of(kind, &observed)
+                    && let Some(rows) = crate::columns::rows_of(kind, &observed)
                 {
-                    queries.push(kind.as_str(), &flow, &mut outputs);
+                    queries.push(kind.as_str(), &rows, &mut outputs);
                 }
             }
             queries.advance(observing.watermark(), &mut outputs);
             for output in outputs.iter().filter(|output| *output.query == *name) {
-                let rows = batch_to_json(&output.flow.batch);
+                let rows = batch_to_json(&output.rows.flow().batch);
                 for (row, mut values) in rows.into_iter().enumerate() {
                     if let Some(judgement) = &output.judgement {
-                        values.insert("raise".to_owned(), judgement.raise.value(row).into());
+                        values.insert("raise".to_owned(), judgement.raise[row].into());
                     }
                     total += 1;
                     if said.len() < limit {

@@ -1,0 +1,253 @@
+//! `min` and `max`, natively for the types that are ordered by one comparison.
+
+use std::any::Any;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray, PrimitiveArray, StringArray};
+use arrow::datatypes::{
+    DataType, Date32Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, TimeUnit,
+    TimestampMicrosecondType, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
+};
+use datafusion::common::Result;
+
+use super::{GroupAccumulator, for_each_valid, same};
+use crate::keys::Group;
+use crate::value::Value;
+
+/// Whether a type has a native `min` and `max`.
+pub(super) fn has_native_extreme(data_type: &DataType) -> bool {
+    use DataType::{
+        Date32, Float32, Float64, Int8, Int16, Int32, Int64, Timestamp, UInt8, UInt16, UInt32, UInt64, Utf8,
+    };
+    matches!(
+        data_type,
+        Int8 | Int16
+            | Int32
+            | Int64
+            | UInt8
+            | UInt16
+            | UInt32
+            | UInt64
+            | Float32
+            | Float64
+            | Date32
+            | Utf8
+            | Timestamp(TimeUnit::Microsecond, None)
+    )
+}
+
+/// The accumulator of `max` (or `min`) for a type that has one.
+pub(super) fn extreme(greatest: bool, data_type: &DataType) -> Box<dyn GroupAccumulator> {
+    macro_rules! of {
+        ($t:ty) => {
+            Box::new(Extreme::<$t> {
+                greatest,
+                values: Vec::new(),
+            })
+        };
+    }
+    match data_type {
+        DataType::Int8 => of!(Int8Type),
+        DataType::Int16 => of!(Int16Type),
+        DataType::Int32 => of!(Int32Type),
+        DataType::UInt8 => of!(UInt8Type),
+        DataType::UInt16 => of!(UInt16Type),
+        DataType::UInt32 => of!(UInt32Type),
+        DataType::UInt64 => of!(UInt64Type),
+        DataType::Float32 => of!(Float32Type),
+        DataType::Float64 => of!(Float64Type),
+        DataType::Date32 => of!(Date32Type),
+        DataType::Timestamp(TimeUnit::Microsecond, None) => of!(TimestampMicrosecondType),
+        DataType::Utf8 => Box::new(ExtremeText {
+            greatest,
+            values: Vec::new(),
+        }),
+        _ => of!(Int64Type),
+    }
+}
+
+struct Extreme<T: ArrowPrimitiveType> {
+    greatest: bool,
+    values: Vec<Option<T::Native>>,
+}
+
+impl<T: ArrowPrimitiveType> Extreme<T> {
+    fn offer(&mut self, group: usize, value: T::Native) {
+        use arrow::array::ArrowNativeTypeOp;
+        let held = &mut self.values[group];
+        // The total order puts NaN above all numbers, as DataFusion's min and max do.
+        let wins = held.is_none_or(|held| {
+            if self.greatest {
+                value.is_gt(held)
+            } else {
+                value.is_lt(held)
+            }
+        });
+        if wins {
+            *held = Some(value);
+        }
+    }
+}
+
+impl<T: ArrowPrimitiveType> GroupAccumulator for Extreme<T> {
+    fn resize(&mut self, groups: usize) {
+        self.values.resize(groups.max(self.values.len()), None);
+    }
+    fn update(&mut self, groups: &[Group], rows: &[u32], args: &[ArrayRef]) -> Result<()> {
+        let array = args[0].as_primitive::<T>();
+        for_each_valid(array, groups, rows, |group, row| self.offer(group, array.value(row)));
+        Ok(())
+    }
+    fn update_one(&mut self, group: Group, args: &[Value], _types: &[DataType]) -> Result<()> {
+        if let Some(value) = native::<T>(&args[0]) {
+            self.offer(group as usize, value);
+        }
+        Ok(())
+    }
+    fn value(&mut self, group: Group) -> Result<Value> {
+        Ok(match self.values[group as usize] {
+            Some(value) => of_native::<T>(value),
+            None => Value::Null,
+        })
+    }
+    fn merge(&mut self, other: &dyn GroupAccumulator, groups: &[Group]) -> Result<()> {
+        let other = same::<Self>(other);
+        for group in groups {
+            if let Some(value) = other.values[*group as usize] {
+                self.offer(*group as usize, value);
+            }
+        }
+        Ok(())
+    }
+    fn evaluate(&mut self, groups: &[Group]) -> Result<ArrayRef> {
+        let values: PrimitiveArray<T> = groups.iter().map(|group| self.values[*group as usize]).collect();
+        Ok(Arc::new(values))
+    }
+    fn state(&mut self, groups: &[Group]) -> Result<Vec<ArrayRef>> {
+        Ok(vec![self.evaluate(groups)?])
+    }
+    fn restore(&mut self, groups: &[Group], state: &[ArrayRef]) -> Result<()> {
+        let values = state[0].as_primitive::<T>();
+        for (row, group) in groups.iter().enumerate() {
+            self.values[*group as usize] = values.is_valid(row).then(|| values.value(row));
+        }
+        Ok(())
+    }
+    fn clear(&mut self, group: Group) {
+        self.values[group as usize] = None;
+    }
+    fn state_width(&self) -> usize {
+        1
+    }
+    fn is_mergeable(&self) -> bool {
+        true
+    }
+    fn bytes(&self) -> usize {
+        self.values.capacity() * size_of::<Option<T::Native>>()
+    }
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
+
+/// A value as the native type of a column; `None` for a null.
+fn native<T: ArrowPrimitiveType>(value: &Value) -> Option<T::Native> {
+    let plain: &dyn Any = match value {
+        Value::Int(value) | Value::Time(value) => value,
+        Value::Float(value) => value,
+        Value::Other(array) => return Some(array.as_primitive::<T>().value(0)),
+        _ => return None,
+    };
+    plain.downcast_ref().copied()
+}
+
+fn of_native<T: ArrowPrimitiveType>(value: T::Native) -> Value {
+    let plain: &dyn Any = &value;
+    match (&T::DATA_TYPE, plain.downcast_ref::<i64>(), plain.downcast_ref::<f64>()) {
+        (DataType::Int64, Some(value), _) => Value::Int(*value),
+        (DataType::Timestamp(TimeUnit::Microsecond, None), Some(value), _) => Value::Time(*value),
+        (DataType::Float64, _, Some(value)) => Value::Float(*value),
+        _ => Value::Other(Arc::new(PrimitiveArray::<T>::from_value(value, 1))),
+    }
+}
+
+struct ExtremeText {
+    greatest: bool,
+    values: Vec<Option<Arc<str>>>,
+}
+
+impl ExtremeText {
+    fn offer(&mut self, group: usize, value: &str) {
+        let held = &mut self.values[group];
+        let wins = held
+            .as_deref()
+            .is_none_or(|held| if self.greatest { value > held } else { value < held });
+        if wins {
+            *held = Some(value.into());
+        }
+    }
+}
+
+impl GroupAccumulator for ExtremeText {
+    fn resize(&mut self, groups: usize) {
+        self.values.resize(groups.max(self.values.len()), None);
+    }
+    fn update(&mut self, groups: &[Group], rows: &[u32], args: &[ArrayRef]) -> Result<()> {
+        let array = args[0].as_string::<i32>();
+        for_each_valid(array, groups, rows, |group, row| self.offer(group, array.value(row)));
+        Ok(())
+    }
+    fn update_one(&mut self, group: Group, args: &[Value], _types: &[DataType]) -> Result<()> {
+        if let Value::Text(value) = &args[0] {
+            self.offer(group as usize, value);
+        }
+        Ok(())
+    }
+    fn value(&mut self, group: Group) -> Result<Value> {
+        let held = &self.values[group as usize];
+        Ok(held
+            .as_ref()
+            .map_or(Value::Null, |value| Value::Text(Arc::clone(value))))
+    }
+    fn merge(&mut self, other: &dyn GroupAccumulator, groups: &[Group]) -> Result<()> {
+        let other = same::<Self>(other);
+        for group in groups {
+            if let Some(value) = &other.values[*group as usize] {
+                self.offer(*group as usize, value);
+            }
+        }
+        Ok(())
+    }
+    fn evaluate(&mut self, groups: &[Group]) -> Result<ArrayRef> {
+        let values: StringArray = groups
+            .iter()
+            .map(|group| self.values[*group as usize].as_deref())
+            .collect();
+        Ok(Arc::new(values))
+    }
+    fn state(&mut self, groups: &[Group]) -> Result<Vec<ArrayRef>> {
+        Ok(vec![self.evaluate(groups)?])
+    }
+    fn restore(&mut self, groups: &[Group], state: &[ArrayRef]) -> Result<()> {
+        let values = state[0].as_string::<i32>();
+        for (row, group) in groups.iter().enumerate() {
+            self.values[*group as usize] = values.is_valid(row).then(|| values.value(row).into());
+        }
+        Ok(())
+    }
+    fn clear(&mut self, group: Group) {
+        self.values[group as usize] = None;
+    }
+    fn state_width(&self) -> usize {
+        1
+    }
+    fn is_mergeable(&self) -> bool {
+        true
+    }
+    fn bytes(&self) -> usize {
+        self.values.capacity() * 16 + self.values.iter().flatten().map(|value| value.len()).sum::<usize>()
+    }
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}

@@ -1,0 +1,158 @@
+//! A pipeline is the operators of one query in the order in which rows meet them.
+
+use datafusion::common::Result;
+
+use crate::operator::{Context, Footprint, Operator};
+use crate::row::Rows;
+
+struct Node {
+    operator: Box<dyn Operator>,
+    /// Where its output goes; `None` for the last operator of the pipeline.
+    parent: Option<usize>,
+}
+
+/// The operators; each stands before the one that reads it.
+#[derive(Default)]
+pub(crate) struct Pipeline {
+    nodes: Vec<Node>,
+    /// Where rows come in: the name of a stream, query or table, and the operator that reads it.
+    leaves: Vec<(String, usize)>,
+    /// Rows between two operators; empty between two steps.
+    spare: Vec<Rows>,
+    spare_next: Vec<Rows>,
+}
+
+impl Pipeline {
+    /// The names of what it reads.
+    pub(crate) fn sources(&self) -> impl Iterator<Item = &str> {
+        self.leaves.iter().map(|(name, _)| name.as_str())
+    }
+
+    /// Feeds rows of `source`; what comes out at the end is appended to `out`.
+    pub(crate) fn push(
+        &mut self,
+        source: &str,
+        rows: &Rows,
+        context: &mut Context<'_>,
+        out: &mut Vec<Rows>,
+    ) -> Result<()> {
+        for index in 0..self.leaves.len() {
+            let (name, leaf) = &self.leaves[index];
+            if name == source {
+                let leaf = *leaf;
+                self.spare.push(rows.clone());
+                self.climb(leaf, context, out)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the rows in `spare` from the operator `from` on to the end.
+    fn climb(&mut self, from: usize, context: &mut Context<'_>, out: &mut Vec<Rows>) -> Result<()> {
+        // Two lists that change places at each operator and keep their memory: most steps carry a single row.
+        let mut current = std::mem::take(&mut self.spare);
+        let mut next = std::mem::take(&mut self.spare_next);
+        let mut at = Some(from);
+        while let Some(index) = at
+            && !current.is_empty()
+        {
+            let node = &mut self.nodes[index];
+            for rows in current.drain(..) {
+                node.operator.push(rows, context, &mut next)?;
+            }
+            std::mem::swap(&mut current, &mut next);
+            at = node.parent;
+        }
+        out.append(&mut current);
+        (self.spare, self.spare_next) = (current, next);
+        Ok(())
+    }
+
+    /// Moves time on in every operator, the ones nearest to the streams first.
+    pub(crate) fn advance(&mut self, watermark: i64, context: &mut Context<'_>, out: &mut Vec<Rows>) -> Result<()> {
+        for index in 0..self.nodes.len() {
+            let mut said = std::mem::take(&mut self.spare);
+            self.nodes[index].operator.advance(watermark, context, &mut said)?;
+            self.spare = said;
+            if self.spare.is_empty() {
+                continue;
+            }
+            match self.nodes[index].parent {
+                Some(parent) => self.climb(parent, context, out)?,
+                None => out.append(&mut self.spare),
+            }
+        }
+        Ok(())
+    }
+
+    /// The rows that the last keeping operator stands for now, as they would be said; `None` without such an operator.
+    pub(crate) fn peek(&mut self, context: &mut Context<'_>) -> Result<Option<Vec<Rows>>> {
+        for index in (0..self.nodes.len()).rev() {
+            if let Some(flow) = self.nodes[index].operator.peek()? {
+                let mut out = Vec::new();
+                match self.nodes[index].parent {
+                    _ if flow.num_rows() == 0 => {}
+                    Some(parent) => {
+                        self.spare.push(Rows::Many(flow));
+                        self.climb(parent, context, &mut out)?;
+                    }
+                    None => out.push(Rows::Many(flow)),
+                }
+                return Ok(Some(out));
+            }
+        }
+        Ok(None)
+    }
+
+    /// What each operator must remember, with its number.
+    pub(crate) fn snapshot(&mut self) -> Result<Vec<(usize, arrow::array::RecordBatch)>> {
+        let mut parts = Vec::new();
+        for (index, node) in self.nodes.iter_mut().enumerate() {
+            if let Some(part) = node.operator.snapshot()? {
+                parts.push((index, part));
+            }
+        }
+        Ok(parts)
+    }
+
+    /// Takes back what `snapshot` gave.
+    pub(crate) fn restore(&mut self, parts: &[(usize, arrow::array::RecordBatch)]) -> Result<()> {
+        for (index, part) in parts {
+            if let Some(node) = self.nodes.get_mut(*index) {
+                node.operator.restore(part)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// How much all of them keep.
+    pub(crate) fn footprint(&self) -> Footprint {
+        let mut sum = Footprint::default();
+        for node in &self.nodes {
+            sum += node.operator.footprint();
+        }
+        sum
+    }
+
+    /// One line an operator, the last one first.
+    pub(crate) fn describe(&self) -> Vec<String> {
+        self.nodes.iter().rev().map(|node| node.operator.describe()).collect()
+    }
+
+    /// Adds an operator that reads rows of `source`; gives its number.
+    pub(crate) fn add_leaf(&mut self, source: &str, operator: Box<dyn Operator>) -> usize {
+        let index = self.add(operator, &[]);
+        self.leaves.push((source.to_owned(), index));
+        index
+    }
+
+    /// Adds an operator that reads the operators `children`; gives its number.
+    pub(crate) fn add(&mut self, operator: Box<dyn Operator>, children: &[usize]) -> usize {
+        let index = self.nodes.len();
+        self.nodes.push(Node { operator, parent: None });
+        for child in children {
+            self.nodes[*child].parent = Some(index);
+        }
+        index
+    }
+}

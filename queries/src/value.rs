@@ -1,0 +1,142 @@
+//! A value is one cell of a single row: what one event is worked out with, where an Arrow array of length one would
+//! cost more than the work.
+
+use std::sync::Arc;
+
+use arrow::array::{
+    Array, ArrayRef, AsArray, BooleanArray, Float64Array, Int64Array, StringArray, TimestampMicrosecondArray,
+    new_null_array,
+};
+use arrow::datatypes::{DataType, Float64Type, Int64Type, TimeUnit, TimestampMicrosecondType};
+use datafusion::common::{Result, ScalarValue};
+
+/// One cell. The types that streams have are plain; any other is an array of length one.
+#[derive(Debug, Clone)]
+pub enum Value {
+    /// SQL's NULL, of whatever type the column has.
+    Null,
+    /// BOOLEAN.
+    Bool(bool),
+    /// BIGINT.
+    Int(i64),
+    /// DOUBLE.
+    Float(f64),
+    /// TIMESTAMP, microseconds since 1970.
+    Time(i64),
+    /// VARCHAR as Arrow's `Utf8`.
+    Text(Arc<str>),
+    /// Any other type: an array of length one.
+    Other(ArrayRef),
+}
+
+impl Value {
+    /// The cell of an array at `row`.
+    pub fn at(array: &ArrayRef, row: usize) -> Self {
+        if array.is_null(row) {
+            return Self::Null;
+        }
+        match array.data_type() {
+            DataType::Boolean => Self::Bool(array.as_boolean().value(row)),
+            DataType::Int64 => Self::Int(array.as_primitive::<Int64Type>().value(row)),
+            DataType::Float64 => Self::Float(array.as_primitive::<Float64Type>().value(row)),
+            DataType::Timestamp(TimeUnit::Microsecond, None) => {
+                Self::Time(array.as_primitive::<TimestampMicrosecondType>().value(row))
+            }
+            DataType::Utf8 => Self::Text(array.as_string::<i32>().value(row).into()),
+            _ => Self::Other(array.slice(row, 1)),
+        }
+    }
+
+    /// An array of length one of this value; `data_type` is the column's, and the value's own unless it is null.
+    pub fn to_array(&self, data_type: &DataType) -> ArrayRef {
+        match self {
+            Self::Null => new_null_array(data_type, 1),
+            Self::Bool(value) => Arc::new(BooleanArray::from(vec![*value])),
+            Self::Int(value) => Arc::new(Int64Array::from_value(*value, 1)),
+            Self::Float(value) => Arc::new(Float64Array::from_value(*value, 1)),
+            Self::Time(value) => Arc::new(TimestampMicrosecondArray::from_value(*value, 1)),
+            Self::Text(value) => Arc::new(StringArray::from_iter_values([value])),
+            Self::Other(array) => Arc::clone(array),
+        }
+    }
+
+    /// As DataFusion's functions take it.
+    ///
+    /// # Errors
+    /// When DataFusion knows no scalar of `data_type`.
+    pub(crate) fn to_scalar(&self, data_type: &DataType) -> Result<ScalarValue> {
+        Ok(match self {
+            Self::Null => ScalarValue::try_from(data_type)?,
+            Self::Bool(value) => ScalarValue::Boolean(Some(*value)),
+            Self::Int(value) => ScalarValue::Int64(Some(*value)),
+            Self::Float(value) => ScalarValue::Float64(Some(*value)),
+            Self::Time(value) => ScalarValue::TimestampMicrosecond(Some(*value), None),
+            Self::Text(value) => ScalarValue::Utf8(Some(value.to_string())),
+            Self::Other(array) => ScalarValue::try_from_array(array, 0)?,
+        })
+    }
+
+    /// From what DataFusion's functions give.
+    ///
+    /// # Errors
+    /// When the scalar is of a type of which there are no arrays.
+    pub(crate) fn from_scalar(scalar: &ScalarValue) -> Result<Self> {
+        Ok(match scalar {
+            ScalarValue::Boolean(Some(value)) => Self::Bool(*value),
+            ScalarValue::Int64(Some(value)) => Self::Int(*value),
+            ScalarValue::Float64(Some(value)) => Self::Float(*value),
+            ScalarValue::TimestampMicrosecond(Some(value), None) => Self::Time(*value),
+            ScalarValue::Utf8(Some(value)) => Self::Text(value.as_str().into()),
+            other if other.is_null() => Self::Null,
+            other => Self::Other(other.to_array()?),
+        })
+    }
+
+    /// Whether it is NULL.
+    pub fn is_null(&self) -> bool {
+        matches!(self, Self::Null)
+    }
+
+    /// The text, where it is one.
+    pub fn text(&self) -> Option<&str> {
+        match self {
+            Self::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// Appends bytes that only an equal value has; false where the type has no such form here.
+    pub(crate) fn encode(&self, bytes: &mut Vec<u8>) -> bool {
+        match self {
+            Self::Null => bytes.push(0),
+            Self::Bool(value) => bytes.extend([1, u8::from(*value)]),
+            Self::Int(value) | Self::Time(value) => {
+                bytes.push(2);
+                bytes.extend(value.to_le_bytes());
+            }
+            Self::Float(value) => {
+                bytes.push(3);
+                bytes.extend(value.to_bits().to_le_bytes());
+            }
+            Self::Text(value) => {
+                bytes.push(4);
+                bytes.extend((value.len() as u64).to_le_bytes());
+                bytes.extend(value.as_bytes());
+            }
+            Self::Other(_) => return false,
+        }
+        true
+    }
+}
+
+/// Whether values of this type are plain.
+pub(crate) fn is_plain(data_type: &DataType) -> bool {
+    matches!(
+        data_type,
+        DataType::Boolean
+            | DataType::Int64
+            | DataType::Float64
+            | DataType::Utf8
+            | DataType::Timestamp(TimeUnit::Microsecond, None)
+    )
+}

@@ -206,7 +206,8 @@ impl Pipeline {
             self.perceive(&understood, decoded_at);
             return Ok(());
         }
-        // The other way round the same comes out: what is perceived and not logged is not acknowledged and comes again.
+        // Either way an alert may go out before its event is on disk. After a crash in between, the publisher, who was
+        // not acknowledged, sends it again; with an id or a time of its own it is the same event and the same alert.
         if self.perceive(&understood, decoded_at) {
             // What was told goes out first.
             tokio::task::yield_now().await;

@@ -110,6 +110,7 @@ impl AggregateKind {
 /// Calls `each(group, row)` for the rows at which `array` is not null.
 fn for_each_valid(array: &dyn Array, groups: &[Group], rows: &[u32], mut each: impl FnMut(usize, usize)) {
     match array.nulls() {
+        None if *array.data_type() == DataType::Null => {}
         None => {
             for row in rows {
                 each(groups[*row as usize] as usize, *row as usize);

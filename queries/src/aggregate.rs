@@ -112,33 +112,19 @@ impl Aggregate {
         self.plan.window.as_ref().map(|(_, spec)| *spec)
     }
 
-    /// The next watermark at which something closes or is dropped; rows before it may be taken together.
-    fn next_deadline(&self) -> i64 {
-        let (Some(spec), Some((first, slot))) = (self.spec(), self.slots.first_key_value()) else {
-            return i64::MAX;
-        };
-        if self.paned {
-            let floor = self.said_until.max(*first);
-            // The earliest window's end behind `floor`: ends lie at size + multiples of slide.
-            let next_end = if floor == i64::MIN {
-                i64::MIN
-            } else {
-                (floor - spec.size_us).div_euclid(spec.slide_us) * spec.slide_us + spec.slide_us + spec.size_us
-            };
-            return next_end.min(self.pane_drop(*first, spec));
+    /// The next watermark at which any window ends or takes rows no more, whether it holds rows or not: rows that meet
+    /// earlier ones are all judged alike. The endless window of a running aggregate has none.
+    fn next_turn(&self) -> i64 {
+        let Some(spec) = self.spec() else { return i64::MAX };
+        if self.watermark == i64::MIN {
+            return i64::MIN;
         }
-        let drop = first + spec.size_us + self.plan.lateness_us;
-        let close = if self.plan.emit == Emit::Close && !slot.said {
-            first + spec.size_us
-        } else if self.plan.emit == Emit::Close {
-            self.slots
-                .iter()
-                .find(|(_, slot)| !slot.said)
-                .map_or(i64::MAX, |(start, _)| start + spec.size_us)
-        } else {
-            i64::MAX
+        let next = |after: i64| {
+            let passed = self.watermark.saturating_sub(spec.size_us).saturating_sub(after);
+            let start = (passed.div_euclid(spec.slide_us) + 1).saturating_mul(spec.slide_us);
+            start.saturating_add(spec.size_us).saturating_add(after)
         };
-        drop.min(close)
+        next(0).min(next(self.plan.lateness_us))
     }
 
     /// When a pane is in no window any more that could still be amended.
@@ -227,7 +213,8 @@ impl Aggregate {
                 context.late.push(LateRow {
                     event_id: flow.causes.is_valid(row).then(|| flow.causes.value(row).to_owned()),
                     event_time: time,
-                    watermark,
+                    // Its own: rows of one open set of windows may have met later and later ones.
+                    watermark: watermark.max(flow.watermarks.value(row)),
                 });
             }
             if !taken {
@@ -278,7 +265,8 @@ impl Aggregate {
         }
         if plan.ttl_us.is_some() {
             for row in rows {
-                slot.touched[columns.groups[*row as usize] as usize] = watermark;
+                slot.touched[columns.groups[*row as usize] as usize] =
+                    watermark.max(flow.watermarks.value(*row as usize));
             }
         }
         for ((accumulator, args), mask) in slot.accumulators.iter_mut().zip(&columns.args).zip(&columns.filters) {
@@ -356,19 +344,11 @@ impl Aggregate {
         let mut from = 0;
         while from < flow.num_rows() {
             self.move_watermark(watermarks[from], out)?;
-            let deadline = self.next_deadline();
-            // Up to the first row that meets a moved watermark which closes something. A first row may open the
-            // very window that closes next, so a segment is at least one row.
+            let deadline = self.next_turn();
+            // Up to the first row that meets a watermark at which a window, there or not, ends or takes rows no more.
             let mut to = from + 1;
-            if self.slots.is_empty()
-                && self.plan.window.is_some()
-                && watermarks[from] != watermarks[flow.num_rows() - 1]
-            {
-                // No window is open, so no deadline is known: one row tells it.
-            } else {
-                while to < flow.num_rows() && (watermarks[to] < deadline || watermarks[to] <= self.watermark) {
-                    to += 1;
-                }
+            while to < flow.num_rows() && (watermarks[to] < deadline || watermarks[to] <= self.watermark) {
+                to += 1;
             }
             self.take_rows(&flow, &mut columns, from, to, context)?;
             from = to;
@@ -468,7 +448,7 @@ impl Aggregate {
             self.watermark = watermark;
             return Ok(());
         };
-        if watermark < self.next_deadline() {
+        if watermark < self.next_turn() {
             self.watermark = watermark;
             return Ok(());
         }
@@ -504,17 +484,27 @@ impl Aggregate {
         Ok(())
     }
 
+    /// Where the windows begin that end by `watermark`, hold rows and were not said yet.
+    fn due_starts(&self, watermark: i64, spec: WindowSpec) -> Vec<i64> {
+        let (Some((first, _)), Some((last, _))) = (self.slots.first_key_value(), self.slots.last_key_value()) else {
+            return Vec::new();
+        };
+        // The first start whose window ends behind a time.
+        let behind = |time: i64| {
+            let start = time.saturating_sub(spec.size_us).div_euclid(spec.slide_us) + 1;
+            start.saturating_mul(spec.slide_us)
+        };
+        let from = behind(*first).max(behind(self.said_until));
+        let until = watermark.saturating_sub(spec.size_us).min(*last);
+        let step = usize::try_from(spec.slide_us).unwrap_or(usize::MAX);
+        (from..=until)
+            .step_by(step)
+            .filter(|start| self.slots.range(*start..*start + spec.size_us).next().is_some())
+            .collect()
+    }
+
     fn close_panes(&mut self, watermark: i64, spec: WindowSpec, out: &mut Vec<Rows>) -> Result<()> {
-        let mut due = BTreeSet::new();
-        for pane in self.slots.range(..watermark).map(|(pane, _)| *pane) {
-            let ended = spec.starts(pane).map(|start| (start, start + spec.size_us));
-            due.extend(
-                ended
-                    .filter(|(_, end)| *end <= watermark && *end > self.said_until)
-                    .map(|(start, _)| start),
-            );
-        }
-        for start in due {
+        for start in self.due_starts(watermark, spec) {
             self.say_merged(start, None, out)?;
         }
         self.said_until = watermark;

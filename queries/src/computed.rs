@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, ArrowNativeTypeOp, BooleanArray, RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{DataType, FieldRef, Schema, SchemaRef};
+use arrow::error::ArrowError;
 use datafusion::common::cast::as_boolean_array;
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{Result, ScalarValue, exec_err, internal_datafusion_err};
@@ -49,7 +50,26 @@ impl Computed {
 
     /// The column it gives for a batch.
     pub(crate) fn column(&self, batch: &RecordBatch) -> Result<ArrayRef> {
-        self.stock.evaluate(batch)?.into_array(batch.num_rows())
+        let rows = batch.num_rows();
+        let column = self.stock.evaluate(batch).and_then(|given| given.into_array(rows));
+        match column {
+            // Among others a row may be evaluated behind a condition that spares it when it is alone: `b <> 0 AND
+            // a / b > 1`. What an expression gives must not depend on how rows were put into batches, so only a row
+            // that fails by itself makes it fail.
+            Err(_) if rows > 1 => self.column_of_single_rows(batch),
+            column => column,
+        }
+    }
+
+    fn column_of_single_rows(&self, batch: &RecordBatch) -> Result<ArrayRef> {
+        let data_type = self.data_type(batch.schema_ref())?;
+        let mut cells = Vec::with_capacity(batch.num_rows());
+        for row in 0..batch.num_rows() {
+            let values: Vec<Value> = batch.columns().iter().map(|column| Value::at(column, row)).collect();
+            cells.push(self.value(&values)?.to_array(&data_type));
+        }
+        let cells: Vec<&dyn Array> = cells.iter().map(AsRef::as_ref).collect();
+        Ok(arrow::compute::concat(&cells)?)
     }
 
     /// Where it holds, for a condition; a null counts as false, as in WHERE.
@@ -124,7 +144,8 @@ impl Arithmetic {
                 Self::Subtract => left.wrapping_sub(*right),
                 Self::Multiply => left.wrapping_mul(*right),
                 Self::Divide => left.div_checked(*right)?,
-                Self::Remainder => left.mod_checked(*right)?,
+                Self::Remainder if *right == 0 => return Err(ArrowError::DivideByZero.into()),
+                Self::Remainder => left.mod_wrapping(*right),
             }),
             (Value::Float(left), Value::Float(right)) => Value::Float(match self {
                 Self::Add => left + right,

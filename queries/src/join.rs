@@ -91,7 +91,8 @@ impl ReferenceJoin {
         self.index.clear();
         self.singles.clear();
         let keys = columns(&self.plan.table_keys, &self.table)?;
-        for row in 0..self.table.num_rows() {
+        let single_rows = if self.keys_are_plain { self.table.num_rows() } else { 0 };
+        for row in 0..single_rows {
             let key: Vec<Value> = keys.iter().map(|column| Value::at(column, row)).collect();
             if let Some(key) = encode_one(&key) {
                 let values = self.table.columns().iter().map(|column| Value::at(column, row));
@@ -237,7 +238,10 @@ impl Operator for ReferenceJoin {
         Footprint {
             keys: 0,
             windows: 0,
-            bytes: self.table.get_array_memory_size() + self.index.len() * 64,
+            // Values are kept beside the columns: some words a cell, and the texts once more.
+            bytes: self.table.get_array_memory_size() * 2
+                + self.index.len() * 64
+                + self.singles.len() * (64 + self.table.num_columns() * size_of::<Value>()),
         }
     }
 

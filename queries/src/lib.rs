@@ -33,4 +33,6 @@ pub mod watermark;
 pub mod window;
 
 #[cfg(test)]
+mod batches;
+#[cfg(test)]
 mod golden;

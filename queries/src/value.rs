@@ -32,7 +32,8 @@ pub enum Value {
 impl Value {
     /// The cell of an array at `row`.
     pub fn at(array: &ArrayRef, row: usize) -> Self {
-        if array.is_null(row) {
+        // An array of the type NULL says of none of its values that it is null.
+        if array.is_null(row) || *array.data_type() == DataType::Null {
             return Self::Null;
         }
         match array.data_type() {

@@ -43,6 +43,8 @@ struct Kept {
     options: WatermarkOptions,
     sources: FxHashMap<u64, Progress>,
     watermark: i64,
+    /// Worked out anew when it is read.
+    holder: Option<u64>,
     newest: Option<(i64, i64)>,
 }
 
@@ -66,6 +68,7 @@ impl From<Kept> for Watermarks {
 impl From<Watermarks> for Kept {
     fn from(watermarks: Watermarks) -> Self {
         Self {
+            holder: watermarks.holder(),
             options: watermarks.options,
             sources: watermarks.sources,
             watermark: watermarks.watermark,
@@ -105,17 +108,14 @@ impl Watermarks {
         if self.newest.is_none_or(|(newest, _)| event_time >= newest) {
             self.newest = Some((event_time, received));
         }
+        self.step_aside(received);
         self.follow_slowest();
         before
     }
 
     /// The clock moved on to `now` without an event; gives the watermark after it.
     pub fn tick(&mut self, now: i64) -> i64 {
-        while let Some((_, slowest)) = self.order.first()
-            && now - self.sources[slowest].last_received > self.options.idle_us
-        {
-            self.order.pop_first();
-        }
+        self.step_aside(now);
         self.follow_slowest();
         if self.order.is_empty()
             && let Some((event_time, received)) = self.newest
@@ -137,6 +137,15 @@ impl Watermarks {
     /// Which source holds the watermark back, if one does.
     pub fn holder(&self) -> Option<u64> {
         self.order.first().map(|(_, source)| *source)
+    }
+
+    /// Sources that are idle hold nothing back until they speak again.
+    fn step_aside(&mut self, now: i64) {
+        while let Some((_, slowest)) = self.order.first()
+            && now - self.sources[slowest].last_received > self.options.idle_us
+        {
+            self.order.pop_first();
+        }
     }
 
     fn follow_slowest(&mut self) {
@@ -197,6 +206,16 @@ mod tests {
         watermarks.observe(2, 90 * SECOND, 21 * SECOND);
         watermarks.observe(1, 140 * SECOND, 22 * SECOND);
         assert_eq!((watermarks.holder(), watermarks.current()), (Some(2), 118 * SECOND));
+    }
+
+    #[test]
+    fn an_idle_source_behind_the_slowest_steps_aside_with_it() {
+        let mut watermarks = watermarks();
+        watermarks.observe(2, 101 * SECOND, 0);
+        watermarks.observe(1, 100 * SECOND, 9 * SECOND);
+        watermarks.observe(3, 200 * SECOND, 11 * SECOND);
+        watermarks.observe(1, 150 * SECOND, 12 * SECOND);
+        assert_eq!((watermarks.holder(), watermarks.current()), (Some(1), 148 * SECOND));
     }
 
     #[test]

@@ -64,15 +64,13 @@ impl Aggregate {
     fn arguments(&self, row: &Row) -> Result<Arguments> {
         let mut arguments = Vec::with_capacity(self.plan.aggregates.len());
         for call in &self.plan.aggregates {
+            // Evaluated before the FILTER is asked, as DataFusion does and as the columns of a flow are.
+            let values = values(&call.args, &row.values)?;
             let is_taken = match &call.filter {
                 Some(filter) => filter.holds(&row.values)?,
                 None => true,
             };
-            arguments.push(if is_taken {
-                Some(values(&call.args, &row.values)?)
-            } else {
-                None
-            });
+            arguments.push(is_taken.then_some(values));
         }
         Ok(arguments)
     }

@@ -5,6 +5,7 @@ use std::cell::Cell;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
+use arrow::compute::concat;
 use arrow::datatypes::{DataType, Field, Schema};
 use datafusion::common::DFSchema;
 use datafusion::execution::context::SessionContext;
@@ -212,7 +213,7 @@ fn schema() -> Schema {
 fn a_value_by_itself_is_what_the_column_has() {
     const CASES: u32 = 3_000;
     let compared = Cell::new(0);
-    let bytes = prop::collection::vec(any::<u8>(), 20..120);
+    let bytes = prop::collection::vec(any::<u8>(), 40..160);
     TestRunner::new(ProptestConfig::with_cases(CASES))
         .run(&bytes, |bytes| {
             compared.set(compared.get() + u32::from(compare(&bytes)?));
@@ -226,13 +227,14 @@ fn a_value_by_itself_is_what_the_column_has() {
     );
 }
 
-/// One random expression over one random row; false when there was nothing to compare.
+/// One random expression over three random rows; false when there was nothing to compare.
 fn compare(bytes: &[u8]) -> Result<bool, TestCaseError> {
     let failed = |error: datafusion::common::DataFusionError| TestCaseError::fail(error.to_string());
     let schema = schema();
     let columns = DFSchema::try_from(schema.clone()).map_err(failed)?;
     let mut choices = Choices(bytes);
-    let row: Vec<Value> = FIELDS.iter().map(|(_, kind)| choices.value(*kind)).collect();
+    let mut row = || -> Vec<Value> { FIELDS.iter().map(|(_, kind)| choices.value(*kind)).collect() };
+    let rows = [row(), row(), row()];
     let kind = [Kind::Bool, Kind::Int, Kind::Float, Kind::Text, Kind::Time][choices.below(5)];
     let sql = choices.expression(kind, DEPTH);
 
@@ -244,24 +246,40 @@ fn compare(bytes: &[u8]) -> Result<bool, TestCaseError> {
     };
     let computed = Computed::new(physical, &schema).map_err(failed)?;
     let data_type = computed.data_type(&schema).map_err(failed)?;
-    let arrays = row
-        .iter()
-        .zip(schema.fields())
-        .map(|(value, field)| value.to_array(field.data_type()))
-        .collect();
-    let batch = RecordBatch::try_new(Arc::new(schema), arrays).expect("the values are of their types");
-
-    match (computed.column(&batch), computed.value(&row)) {
-        // As text, since NaN is not equal to itself.
-        (Ok(column), Ok(value)) => prop_assert_eq!(
-            format!("{:?}", value.to_array(&data_type)),
-            format!("{column:?}"),
-            "{} over {:?}",
-            sql,
-            row
-        ),
-        (Err(_), Err(_)) => {}
-        (column, value) => prop_assert!(false, "{sql} over {row:?}: column {column:?}, value {value:?}"),
+    let values: Vec<_> = rows.iter().map(|row| computed.value(row)).collect();
+    // Each row alone, then all of them in one batch.
+    for of in [0..1, 1..2, 2..3, 0..3] {
+        let arrays = schema.fields().iter().enumerate().map(|(index, field)| {
+            let cells: Vec<_> = rows[of.clone()]
+                .iter()
+                .map(|row| row[index].to_array(field.data_type()))
+                .collect();
+            concat(&cells.iter().map(AsRef::as_ref).collect::<Vec<_>>()).expect("of one type")
+        });
+        let batch = RecordBatch::try_new(Arc::new(schema.clone()), arrays.collect()).expect("of their types");
+        let fails = values[of.clone()].iter().any(Result::is_err);
+        let column = match computed.column(&batch) {
+            Ok(column) if !fails => column,
+            Err(_) if fails => continue,
+            column => {
+                let values = &values[of];
+                return Err(TestCaseError::fail(format!(
+                    "{sql} over {rows:?}: column {column:?}, values {values:?}"
+                )));
+            }
+        };
+        for (at, value) in values[of.clone()].iter().flatten().enumerate() {
+            // As text, since NaN is not equal to itself.
+            prop_assert_eq!(
+                format!("{:?}", value.to_array(&data_type)),
+                format!("{:?}", column.slice(at, 1)),
+                "{} over {:?}, row {} of {:?}",
+                sql,
+                rows,
+                at,
+                of
+            );
+        }
     }
     Ok(true)
 }

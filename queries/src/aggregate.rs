@@ -496,11 +496,19 @@ impl Aggregate {
         };
         let from = behind(*first).max(behind(self.said_until));
         let until = watermark.saturating_sub(spec.size_us).min(*last);
-        let step = usize::try_from(spec.slide_us).unwrap_or(usize::MAX);
-        (from..=until)
-            .step_by(step)
-            .filter(|start| self.slots.range(*start..*start + spec.size_us).next().is_some())
-            .collect()
+        let (mut start, mut due) = (from, Vec::new());
+        while start <= until
+            && let Some((pane, _)) = self.slots.range(start..).next()
+        {
+            if *pane < start + spec.size_us {
+                due.push(start);
+                start += spec.slide_us;
+            } else {
+                // Over a gap in one step: it may be years long.
+                start = behind(*pane);
+            }
+        }
+        due
     }
 
     fn close_panes(&mut self, watermark: i64, spec: WindowSpec, out: &mut Vec<Rows>) -> Result<()> {

@@ -61,6 +61,9 @@ pub(crate) struct AggregatePlan {
 /// Empty slots kept for the next windows: a window that opens every second should not allocate every second.
 const SPARE_SLOTS: usize = 4;
 
+/// Why a row is late for every window.
+const WINDOWS_WERE_FINAL: &str = "the windows it belongs to were final";
+
 /// The operator. The endless window of a running aggregate is the slot 0.
 pub(crate) struct Aggregate {
     plan: AggregatePlan,
@@ -215,6 +218,7 @@ impl Aggregate {
                     event_time: time,
                     // Its own: rows of one open set of windows may have met later and later ones.
                     watermark: watermark.max(flow.watermarks.value(row)),
+                    reason: WINDOWS_WERE_FINAL,
                 });
             }
             if !taken {

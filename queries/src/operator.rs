@@ -11,7 +11,7 @@ use crate::computed::{Computed, columns, values};
 use crate::flow::Flow;
 use crate::row::Rows;
 
-/// A row that no window could take any more.
+/// A row that came too late for an operator.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LateRow {
     /// The event it came from, where it came from one.
@@ -20,6 +20,8 @@ pub struct LateRow {
     pub event_time: i64,
     /// The watermark it met, microseconds.
     pub watermark: i64,
+    /// Why nothing could take it.
+    pub reason: &'static str,
 }
 
 /// What an operator is handed beside its rows.

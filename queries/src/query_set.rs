@@ -364,7 +364,7 @@ impl QuerySet {
                 late.iter().map(|(_, row)| row.watermark),
             )),
             Arc::new(StringArray::from_iter_values(
-                late.iter().map(|_| "the windows it belongs to were final"),
+                late.iter().map(|(_, row)| row.reason),
             )),
         ];
         if let Ok(batch) = RecordBatch::try_new(schema, columns) {

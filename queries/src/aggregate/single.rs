@@ -2,7 +2,7 @@
 
 use datafusion::common::Result;
 
-use super::Aggregate;
+use super::{Aggregate, WINDOWS_WERE_FINAL};
 use crate::aggregate::GroupColumn;
 use crate::computed::values;
 use crate::keys::Group;
@@ -45,6 +45,7 @@ impl Aggregate {
                     event_id: row.cause.as_deref().map(str::to_owned),
                     event_time: time,
                     watermark: self.watermark,
+                    reason: WINDOWS_WERE_FINAL,
                 });
             }
             self.keys.forget_unheld(&[group]);

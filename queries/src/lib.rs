@@ -21,6 +21,8 @@ mod planner;
 pub mod query;
 pub mod query_set;
 pub mod row;
+#[allow(dead_code)]
+mod row_pattern;
 pub mod rows;
 pub mod shipped;
 mod slot;

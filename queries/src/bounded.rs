@@ -6,7 +6,6 @@ use std::sync::Arc;
 use arrow::array::{AsArray, RecordBatch};
 use arrow::compute::{concat_batches, is_not_null, take_record_batch};
 use arrow::datatypes::{SchemaRef, TimestampMicrosecondType};
-use datafusion::common::config::Dialect;
 use datafusion::common::{DFSchema, Result};
 use datafusion::dataframe::DataFrame;
 use datafusion::datasource::{MemTable, TableProvider, provider_as_source};
@@ -17,6 +16,7 @@ use datafusion::sql::parser::Statement as ParsedStatement;
 use datafusion::sql::sqlparser::ast::Statement as SqlStatement;
 
 use crate::error::{Position, QueryError, from_datafusion};
+use crate::match_recognize::{MatchNode, matches, sql_to_statement};
 use crate::operator::batch_of;
 use crate::planner::{Tables, session};
 use crate::statement::parse_statements;
@@ -47,7 +47,7 @@ pub async fn run(sql: &str, recorded: &Recorded) -> Result<(SchemaRef, Vec<Recor
     };
     let wrap = |error| from_datafusion(&error, start, &text);
     let state = session(tables(recorded).map_err(wrap)?, false).map_err(wrap)?;
-    let parsed = state.sql_to_statement(&text, &Dialect::Generic).map_err(wrap)?;
+    let parsed = sql_to_statement(&state, &text).map_err(wrap)?;
     if !matches!(&parsed, ParsedStatement::Statement(sql) if matches!(**sql, SqlStatement::Query(_))) {
         return Err(start.mistake(
             "this is not a question",
@@ -81,6 +81,12 @@ async fn materialise(plan: LogicalPlan, state: &SessionState) -> Result<LogicalP
     let mut inputs = Vec::new();
     for input in plan.inputs() {
         inputs.push(Box::pin(materialise(input.clone(), state)).await?);
+    }
+    if let Some(node) = MatchNode::of(&plan) {
+        let input = inputs.swap_remove(0);
+        let batches = DataFrame::new(state.clone(), input.clone()).collect().await?;
+        let rows = concat_batches(&Arc::new(input.schema().as_arrow().clone()), &batches)?;
+        return as_table(plan.schema(), matches(node, rows)?);
     }
     let window = match &plan {
         LogicalPlan::Extension(extension) => extension.node.as_any().downcast_ref::<WindowNode>().cloned(),

@@ -18,6 +18,7 @@ use crate::catalog::{Catalog, Relation, amends};
 use crate::computed::Computed;
 use crate::error::{Position, QueryError, find_word, from_datafusion};
 use crate::join::{JoinPlan, ReferenceJoin};
+use crate::match_recognize::{MatchNode, MatchRecognize, Prepared, refuse_what_cannot_stream};
 use crate::operator::{Filter, Project, Relabel};
 use crate::pipeline::Pipeline;
 use crate::statement::{Emit, Statement};
@@ -56,6 +57,7 @@ pub(crate) fn compile(
         running: false,
         references: Vec::new(),
     };
+    refuse_what_cannot_stream(plan, statement, catalog)?;
     compiler.node(plan)?;
     let emit = statement
         .emit
@@ -128,6 +130,10 @@ impl Compiler<'_> {
                     .pipeline
                     .add(Box::new(AssignWindows::new(time, window.spec, schema)), &[child]))
             }
+            LogicalPlan::Extension(extension) if extension.node.as_any().is::<MatchNode>() => {
+                let node = MatchNode::of(plan).expect("the guard looked");
+                self.pattern(node)
+            }
             LogicalPlan::Aggregate(aggregate) => self.aggregate(aggregate),
             LogicalPlan::Join(join) => self.join(join),
             LogicalPlan::Union(union) => {
@@ -178,6 +184,16 @@ impl Compiler<'_> {
             self.catalog.get(name).map(|entry| &entry.relation),
             Some(Relation::Reference)
         )
+    }
+
+    fn pattern(&mut self, node: &MatchNode) -> Result<usize, QueryError> {
+        let child = self.node(&node.input)?;
+        let statement = self.statement;
+        let prepared = self.wrap(Prepared::new(node, statement.lateness_us, statement.ttl_us))?;
+        self.lag_us = self.lag_us.saturating_add(prepared.lag_us());
+        // It speaks once of each match, as a window that closes does.
+        (self.has_state, self.windowed) = (true, true);
+        Ok(self.pipeline.add(Box::new(MatchRecognize::new(prepared)), &[child]))
     }
 
     fn aggregate(&mut self, node: &AggregateNode) -> Result<usize, QueryError> {

@@ -217,7 +217,7 @@ impl Comparison {
 }
 
 /// The order of two values of one type that are no nulls; floats by their total order, as Arrow has it.
-fn ordering(left: &Value, right: &Value) -> Option<Ordering> {
+pub(crate) fn ordering(left: &Value, right: &Value) -> Option<Ordering> {
     Some(match (left, right) {
         (Value::Bool(left), Value::Bool(right)) => left.cmp(right),
         (Value::Int(left), Value::Int(right)) | (Value::Time(left), Value::Time(right)) => left.cmp(right),

@@ -15,13 +15,13 @@ pub mod error;
 pub mod flow;
 mod join;
 mod keys;
+mod match_recognize;
 pub mod operator;
 mod pipeline;
 mod planner;
 pub mod query;
 pub mod query_set;
 pub mod row;
-#[allow(dead_code)]
 mod row_pattern;
 pub mod rows;
 pub mod shipped;

@@ -5,7 +5,6 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use datafusion::common::DFSchema;
-use datafusion::common::config::Dialect;
 use datafusion::datasource::TableProvider;
 use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::session_state::SessionState;
@@ -28,6 +27,7 @@ use datafusion::sql::sqlparser::tokenizer::Span;
 use crate::catalog::{Catalog, empty_table};
 use crate::computed::Computed;
 use crate::error::{Position, QueryError, find_word, from_datafusion, nearest};
+use crate::match_recognize::{PatternPlanner, sql_to_statement};
 use crate::statement::{OptionValue, Statement};
 use crate::window::WindowPlanner;
 
@@ -59,9 +59,12 @@ pub(crate) fn session(tables: Tables, continuous: bool) -> datafusion::common::R
     let mut builder = SessionStateBuilder::new()
         .with_config(config)
         .with_default_features()
-        .with_relation_planners(vec![Arc::new(WindowPlanner {
-            tables: Arc::clone(&tables),
-        })]);
+        .with_relation_planners(vec![
+            Arc::new(WindowPlanner {
+                tables: Arc::clone(&tables),
+            }),
+            Arc::new(PatternPlanner),
+        ]);
     if continuous {
         // Only what makes a plan simpler: projections stay as written, so that what is compiled is what was meant.
         let rules: Vec<Arc<dyn OptimizerRule + Send + Sync>> = vec![
@@ -100,7 +103,7 @@ impl Planner {
     pub(crate) fn plan(&self, statement: &Statement) -> Result<LogicalPlan, QueryError> {
         let text = &statement.select;
         let wrap = |error| self.named(from_datafusion(&error, statement.at, text));
-        let parsed = self.state.sql_to_statement(text, &Dialect::Generic).map_err(wrap)?;
+        let parsed = sql_to_statement(&self.state, text).map_err(wrap)?;
         if let ParsedStatement::Statement(sql) = &parsed {
             refuse_unsupported(sql, statement.at)?;
         }

@@ -447,7 +447,7 @@ fn position(token: &TokenWithSpan) -> Position {
 }
 
 /// The byte offset of a place in a text; the end of the text for a place behind it.
-fn offset(text: &str, at: Position) -> usize {
+pub(crate) fn offset(text: &str, at: Position) -> usize {
     let mut line_start = 0;
     for _ in 1..at.line {
         match text[line_start..].find('\n') {

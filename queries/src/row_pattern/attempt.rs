@@ -52,11 +52,6 @@ pub(crate) struct Match {
 }
 
 impl Match {
-    /// The first row.
-    pub(crate) fn first(&self) -> u64 {
-        self.runs.first().map_or(self.last, |run| run.from)
-    }
-
     /// Each row with its variable.
     pub(crate) fn rows(&self) -> impl Iterator<Item = (u64, Variable)> {
         self.runs.iter().enumerate().flat_map(|(index, run)| {

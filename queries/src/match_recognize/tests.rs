@@ -1,0 +1,241 @@
+//! Patterns as SQL: what they find, that they find the same however rows come, and what is refused.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+use proptest::prelude::*;
+use serde_json::{Map, Value as Json, json};
+
+use crate::bounded;
+use crate::flow::Flow;
+use crate::query_set::{QuerySet, Restored};
+use crate::row::Rows;
+use crate::rows::{batch_from_ndjson, batch_to_json};
+use crate::snapshot::QuerySnapshot;
+use crate::statement::{Statement, parse_statements};
+use crate::streams::stream_schema;
+
+const SECOND: i64 = 1_000_000;
+
+/// An event of a stream: its time in seconds, and its columns.
+type Event = (i64, Json);
+
+fn batch_of(stream: &str, events: &[(usize, Event)]) -> RecordBatch {
+    let schema = stream_schema(stream).expect("a stream");
+    let lines: Vec<String> = events
+        .iter()
+        .map(|(id, (time, columns))| {
+            let mut object = Map::new();
+            for column in ["site", "zone", "device", "seat", "state", "tag", "action"] {
+                object.insert(column.to_owned(), json!("-"));
+            }
+            object.insert("count".to_owned(), json!(1));
+            object.insert("entered".to_owned(), json!(0));
+            object.insert("exited".to_owned(), json!(0));
+            let at = chrono::DateTime::from_timestamp(*time, 0).expect("a time").to_rfc3339();
+            object.insert("event_id".to_owned(), json!(format!("e{id}")));
+            object.insert("event_time".to_owned(), json!(at));
+            object.insert("received_at".to_owned(), json!("1970-01-01T00:00:00Z"));
+            object.extend(columns.as_object().expect("an object").clone());
+            object.retain(|name, _| schema.field_with_name(name).is_ok());
+            Json::Object(object).to_string()
+        })
+        .collect();
+    batch_from_ndjson(&schema, &lines.join("\n")).expect("well formed")
+}
+
+/// How events are fed.
+#[derive(Debug, Clone)]
+enum Feeding {
+    Batches(Vec<usize>),
+    /// Row by row, and behind each row all state goes through bytes into a new engine.
+    Restarting,
+}
+
+struct Run {
+    /// What each query said, as JSON, with the event it says caused it.
+    said: BTreeMap<String, Vec<String>>,
+    /// The watermark each row of all queries was said at.
+    watermarks: Vec<i64>,
+    late: Vec<String>,
+}
+
+fn queries_of(statements: &[Statement]) -> QuerySet {
+    let mut queries = QuerySet::new();
+    let mistakes = queries.create_all(statements.to_vec());
+    let words: Vec<String> = mistakes.iter().map(|(_, error)| error.to_string()).collect();
+    assert!(words.is_empty(), "{words:#?}");
+    queries
+}
+
+/// Feeds events in the order given; a row's watermark is the latest time before it less `delay` seconds.
+fn run(sql: &str, stream: &str, events: &[Event], delay: i64, feeding: &Feeding) -> Run {
+    let with_late = format!("{sql}; CREATE QUERY told_late AS SELECT event_id, reason FROM late");
+    let statements = parse_statements(&with_late).expect("it can be read");
+    let mut queries = queries_of(&statements);
+    let (mut newest, mut from, mut outputs) = (i64::MIN, 0, Vec::new());
+    let sizes = match feeding {
+        Feeding::Batches(sizes) => sizes.clone(),
+        Feeding::Restarting => vec![1],
+    };
+    let mut sizes = sizes.into_iter().cycle();
+    let watermark = |newest: i64| newest.saturating_sub(delay).saturating_mul(SECOND);
+    while from < events.len() {
+        let to = (from + sizes.next().unwrap_or(1)).min(events.len());
+        let numbered: Vec<(usize, Event)> = (from..to).map(|index| (index, events[index].clone())).collect();
+        let batch = batch_of(stream, &numbered);
+        let mut met = Vec::new();
+        for (_, (time, _)) in &numbered {
+            met.push(if newest == i64::MIN {
+                i64::MIN
+            } else {
+                watermark(newest)
+            });
+            newest = newest.max(*time);
+        }
+        let flow = Flow {
+            causes: Arc::new(batch.column(0).as_string::<i32>().clone()),
+            batch,
+            watermarks: Arc::new(Int64Array::from(met)),
+        };
+        queries.push(stream, &Rows::Many(flow), &mut outputs);
+        queries.advance(watermark(newest), &mut outputs);
+        if matches!(feeding, Feeding::Restarting) {
+            let snapshots: Vec<QuerySnapshot> = queries
+                .snapshot()
+                .expect("state can be written")
+                .iter()
+                .map(|snapshot| {
+                    QuerySnapshot::from_bytes(&snapshot.to_bytes().expect("it can be written")).expect("it can be read")
+                })
+                .collect();
+            let at = queries.watermark();
+            queries = queries_of(&statements);
+            let outcome = queries.restore(at, &snapshots);
+            assert!(
+                outcome.iter().all(|(_, outcome)| *outcome == Restored::Kept),
+                "{outcome:?}"
+            );
+        }
+        from = to;
+    }
+    queries.advance(i64::MAX / 4, &mut outputs);
+    for query in queries.queries() {
+        assert_eq!(query.broken(), None, "{} has stopped", query.name());
+        if query.name().as_ref() != "told_late" {
+            assert_eq!(query.footprint().keys, 0, "{} keeps something at the end", query.name());
+        }
+    }
+    let mut run = Run {
+        said: BTreeMap::new(),
+        watermarks: Vec::new(),
+        late: Vec::new(),
+    };
+    for output in &outputs {
+        let rows = batch_to_json(&output.rows.flow().batch);
+        for (index, row) in rows.into_iter().enumerate() {
+            let text = Json::Object(row).to_string();
+            if output.query.as_ref() == "told_late" {
+                run.late.push(text);
+                continue;
+            }
+            let cause = output.rows.cause(index).unwrap_or("-").to_owned();
+            run.said
+                .entry(output.query.to_string())
+                .or_default()
+                .push(format!("{text} by {cause}"));
+            run.watermarks.push(output.rows.watermark(index));
+        }
+    }
+    run
+}
+
+/// The rows of the SELECT of a statement over recorded events.
+fn bounded_rows(sql: &str, stream: &str, events: &[Event]) -> Vec<String> {
+    let numbered: Vec<(usize, Event)> = events.iter().cloned().enumerate().collect();
+    let batch = batch_of(stream, &numbered);
+    let recorded = BTreeMap::from([(stream.to_owned(), (batch.schema(), vec![batch]))]);
+    let answer = futures::executor::block_on(bounded::run(sql, &recorded));
+    let (_, batches) = answer.unwrap_or_else(|error| panic!("{error}"));
+    let mut rows = Vec::new();
+    for batch in &batches {
+        rows.extend(
+            batch_to_json(batch)
+                .into_iter()
+                .map(|row| Json::Object(row).to_string()),
+        );
+    }
+    rows
+}
+
+fn without_cause(rows: &[String]) -> Vec<String> {
+    rows.iter()
+        .map(|row| row.rsplit_once(" by ").map_or(row.clone(), |(row, _)| row.to_owned()))
+        .collect()
+}
+
+/// The rows of one statement, which are the same however `events` are fed.
+fn said(sql: &str, stream: &str, events: &[Event]) -> Vec<String> {
+    let whole = run(sql, stream, events, 0, &Feeding::Batches(vec![events.len().max(1)]));
+    let rows = whole.said.into_values().next().unwrap_or_default();
+    for feeding in [
+        Feeding::Batches(vec![1]),
+        Feeding::Batches(vec![2]),
+        Feeding::Batches(vec![3, 1]),
+        Feeding::Restarting,
+    ] {
+        let other = run(sql, stream, events, 0, &feeding);
+        assert_eq!(other.said.into_values().next().unwrap_or_default(), rows, "{feeding:?}");
+        assert_eq!(other.watermarks, whole.watermarks, "{feeding:?}");
+        assert_eq!(other.late, whole.late, "{feeding:?}");
+    }
+    assert_eq!(bounded_rows(sql, stream, events), without_cause(&rows));
+    rows
+}
+
+const SEARCHES_IN_VAIN: &str = "CREATE QUERY lost AS
+SELECT site, person, began, asked, last_query, searches FROM click MATCH_RECOGNIZE (
+  PARTITION BY site, person ORDER BY event_time
+  MEASURES FIRST(S.event_time) AS began, H.event_time AS asked, LAST(S.query) AS last_query, COUNT(S.*) AS searches
+  ONE ROW PER MATCH AFTER MATCH SKIP PAST LAST ROW
+  PATTERN (S{3,} H) WITHIN INTERVAL '10 minutes'
+  DEFINE S AS S.action = 'search' AND S.results = 0, H AS H.action = 'help')";
+
+fn click(time: i64, person: &str, action: &str, query: &str, results: i64) -> Event {
+    let columns = json!({"person": person, "action": action, "query": query, "results": results});
+    (time, columns)
+}
+
+#[test]
+fn a_reader_who_searches_in_vain_three_times_and_asks_for_help() {
+    let events = [
+        click(0, "p", "search", "a", 0),
+        click(10, "q", "search", "x", 0),
+        click(20, "p", "search", "b", 0),
+        click(30, "p", "search", "c", 0),
+        click(40, "p", "search", "d", 0),
+        click(50, "p", "help", "", 0),
+        click(60, "q", "help", "", 0),
+        // A search that found something, and one too long ago.
+        click(100, "r", "search", "a", 0),
+        click(110, "r", "search", "b", 7),
+        click(120, "r", "search", "c", 0),
+        click(130, "r", "help", "", 0),
+        click(1_000, "s", "search", "a", 0),
+        click(1_100, "s", "search", "b", 0),
+        click(1_200, "s", "search", "c", 0),
+        click(1_601, "s", "help", "", 0),
+    ];
+    let rows = said(SEARCHES_IN_VAIN, "click", &events);
+    assert_eq!(
+        rows,
+        [
+            r#"{"asked":"1970-01-01T00:00:50Z","began":"1970-01-01T00:00:00Z","last_query":"d","person":"p","searches":4,"site":"-"} by e5"#
+        ]
+    );
+    // The limit itself is within.
+    let mut events = events.to_vec();
+    events[14].0 = 1_600;
+    assert_eq!(said(SEARCHES_IN_VAIN, "click", &events).len(), 2);
+}

@@ -76,11 +76,11 @@ impl MatchNode {
         let mut fields = Vec::new();
         for expr in &recognition.partition_by {
             let (_, field) = expr.to_field(of_input)?;
-            let name = match expr {
-                Expr::Column(column) => column.name.clone(),
-                other => other.schema_name().to_string(),
-            };
-            fields.push(Field::new(name, field.data_type().clone(), field.is_nullable()));
+            fields.push(Field::new(
+                name_of(expr),
+                field.data_type().clone(),
+                field.is_nullable(),
+            ));
         }
         let measures = recognition.measures.schema()?;
         for (name, expr) in recognition.measure_names.iter().zip(&recognition.measures.expressions) {
@@ -88,20 +88,6 @@ impl MatchNode {
         }
         if recognition.shows_timed_out {
             fields.push(Field::new(TIMED_OUT, DataType::Boolean, false));
-        }
-        if let Some(index) = (1..fields.len()).find(|index| {
-            let name = fields[*index].name();
-            fields[..*index].iter().any(|field| field.name() == name)
-        }) {
-            return plan_err!(
-                "two columns of MATCH_RECOGNIZE are named '{}': the columns of PARTITION BY are in its output, beside MEASURES{}",
-                fields[index].name(),
-                if recognition.shows_timed_out {
-                    " and timed_out"
-                } else {
-                    ""
-                }
-            );
         }
         let fields = fields.into_iter().map(|field| (None, Arc::new(field))).collect();
         let schema = Arc::new(DFSchema::new_with_metadata(fields, Default::default())?);
@@ -118,6 +104,14 @@ impl MatchNode {
             LogicalPlan::Extension(extension) => extension.node.as_any().downcast_ref::<Self>(),
             _ => None,
         }
+    }
+}
+
+/// The name of an expression of PARTITION BY in the output.
+fn name_of(expr: &Expr) -> String {
+    match expr {
+        Expr::Column(column) => column.name.clone(),
+        other => other.schema_name().to_string(),
     }
 }
 

@@ -333,10 +333,11 @@ impl QuerySet {
                 late: &mut rows,
             };
             let said = self.queries[index].advance(watermark, self.lags[index], &mut context);
-            if said.is_empty() {
+            if said.is_empty() && rows.is_empty() {
                 continue;
             }
             let name = Arc::clone(self.queries[index].name());
+            late.extend(rows.into_iter().map(|row| (Arc::clone(&name), row)));
             self.pass_on(&name, said, &mut late, out);
         }
         self.deliver_late(late, out);

@@ -15,7 +15,7 @@ use datafusion::sql::sqlparser::tokenizer::Span;
 
 use super::expression::{Reader, Role, Scope, Variables, prepared};
 use super::written::{mistake, take};
-use super::{MatchNode, Recognition};
+use super::{MatchNode, Recognition, TIMED_OUT, name_of};
 use crate::row_pattern::automaton::Automaton;
 use crate::row_pattern::search::Skip;
 use crate::row_pattern::{Pattern, Variable};
@@ -91,6 +91,22 @@ impl RelationPlanner for PatternPlanner {
         })?;
         let (symbols, within, shows_timed_out) = take(symbols);
         let within_us = within.map(|sql| length(sql, context)).transpose()?;
+
+        let mut taken: Vec<String> = partition_by.iter().map(name_of).collect();
+        if shows_timed_out {
+            taken.push(TIMED_OUT.to_owned());
+        }
+        for measure in &measures {
+            let name = context.normalize_ident(measure.alias.clone());
+            if taken.contains(&name) {
+                return Err(mistake(
+                    measure.alias.span,
+                    format!("there is a column '{name}' already"),
+                    "the columns of PARTITION BY come first in the output, then MEASURES, then timed_out where it is asked for",
+                ));
+            }
+            taken.push(name);
+        }
 
         let mut arguments = Vec::new();
         let define = names.define(symbols, &schema, &mut arguments, context)?;

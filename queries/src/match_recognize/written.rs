@@ -23,6 +23,10 @@ const WITHIN: &str = "within";
 /// The symbol under which SHOW TIMED OUT stands there.
 const SHOW_TIMED_OUT: &str = "show timed out";
 const QUOTE: char = '§';
+/// sqlparser reads a pattern by recursion without a limit: beyond these its stack would end.
+const MAX_DEPTH: usize = 32;
+const MAX_ALTERNATIVES: usize = 100;
+const MAX_WORDS: usize = 2_000;
 
 /// A mistake in MATCH_RECOGNIZE: what is wrong, and what would be right.
 pub(super) fn mistake(span: SqlSpan, wrong: impl Into<String>, right: impl Into<String>) -> DataFusionError {
@@ -123,14 +127,50 @@ fn closing(tokens: &[TokenWithSpan], open: usize) -> Option<usize> {
 
 /// sqlparser reads MATCH_RECOGNIZE behind a name only, and would say no more than that it did not expect it.
 fn refuse_derived(tokens: &[TokenWithSpan], at: usize) -> Result<()> {
-    let is_subquery = |open: usize| is_word(tokens.get(open + 1), "SELECT") || is_word(tokens.get(open + 1), "WITH");
-    let derived = (0..at)
-        .any(|open| tokens[open].token == Token::LParen && closing(tokens, open) == Some(at - 1) && is_subquery(open));
+    let mut depth = 0;
+    let open = (0..at).rev().find(|index| {
+        match tokens[*index].token {
+            Token::RParen => depth += 1,
+            Token::LParen => depth -= 1,
+            _ => {}
+        }
+        depth <= 0
+    });
+    // What stands right before is a name, or ends with the parenthesis of one that begins at `open`.
+    let derived = open.is_some_and(|open| {
+        tokens[open].token == Token::LParen
+            && (is_word(tokens.get(open + 1), "SELECT") || is_word(tokens.get(open + 1), "WITH"))
+    });
     if derived {
         return Err(mistake(
             tokens[at].span,
             "MATCH_RECOGNIZE stands behind a subquery",
             "give it a name before: WITH rows AS (SELECT …) SELECT … FROM rows MATCH_RECOGNIZE (…)",
+        ));
+    }
+    Ok(())
+}
+
+/// Refuses what would be too much for the parser, from PATTERN to its last parenthesis.
+fn refuse_unreadable(pattern: &[TokenWithSpan]) -> Result<()> {
+    let (mut depth, mut deepest, mut alternatives) = (0_usize, 0, 0);
+    for token in pattern {
+        match token.token {
+            Token::LParen => depth += 1,
+            Token::RParen => depth = depth.saturating_sub(1),
+            Token::Pipe => alternatives += 1,
+            _ => {}
+        }
+        deepest = deepest.max(depth);
+    }
+    if deepest > MAX_DEPTH || alternatives > MAX_ALTERNATIVES || pattern.len() > MAX_WORDS {
+        return Err(mistake(
+            pattern[0].span,
+            "the pattern is nested or long beyond reading",
+            format!(
+                "at most {MAX_DEPTH} parentheses within each other, {MAX_ALTERNATIVES} alternatives and {MAX_WORDS} words \
+                 are read"
+            ),
         ));
     }
     Ok(())
@@ -154,6 +194,7 @@ fn clause(tokens: &[TokenWithSpan], at: usize) -> Result<Option<Clause>> {
     else {
         return Ok(None);
     };
+    refuse_unreadable(&tokens[index..behind])?;
     let form = "WITHIN INTERVAL '10 minutes' or WITHIN INTERVAL '10 minutes' SHOW TIMED OUT was expected";
     if is_word(tokens.get(behind), "SHOW") {
         return Err(mistake(

@@ -62,8 +62,8 @@ impl Match {
 }
 
 const NONE: u32 = u32::MAX;
-/// Runs are tidied up when there are so many, and then at twice as many as were left.
-const TIDY_AT: usize = 256;
+/// Runs are tidied up when there are so many, and then at twice as many as were left. Soon in tests, whose rows are few.
+const TIDY_AT: usize = if cfg!(test) { 2 } else { 256 };
 
 /// A run in the tree of all ways; those of several ways share what they have in common.
 #[derive(Debug, Clone, Copy)]

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{Event, Feeding, queries_of, run, said, said_whole};
+use super::{Event, Feeding, queries_of, run, said, said_whole, without_cause};
 use crate::statement::parse_statements;
 
 /// A letter is an event's action, a digit behind it its results; a second apart, all of one person.
@@ -218,6 +218,33 @@ fn rows_of_one_time_are_taken_in_the_order_of_their_columns() {
         ORDER BY event_time MEASURES COUNT(*) AS count PATTERN (A B)
         DEFINE A AS A.action = 'a', B AS B.action = 'b')";
     assert_eq!(texts(&said(sql, "click", &rows)), ["2"]);
+}
+
+#[test]
+fn each_pattern_of_a_statement_has_its_own_limit() {
+    let part = |pattern: &str, within: &str| {
+        let define = if pattern.contains('B') {
+            ", B AS B.action = 'b'"
+        } else {
+            ""
+        };
+        format!(
+            "SELECT '{pattern} ' || n AS t FROM click MATCH_RECOGNIZE (
+             ORDER BY event_time MEASURES COUNT(*) AS n -- how many
+             PATTERN ({pattern}) {within} DEFINE A AS A.action = 'a'{define})"
+        )
+    };
+    let sql = format!(
+        "CREATE QUERY several AS {} UNION ALL {} UNION ALL {}",
+        part("A A A A", ""),
+        part("A A+", "WITHIN\nINTERVAL '2' SECOND"),
+        part("A B", "WITHIN INTERVAL '1 second'")
+    );
+    let run = run(&sql, "click", &events("a a a a x b"), 0, &Feeding::Batches(vec![1]));
+    // Branches speak each for itself, so that their order is none.
+    let mut found = texts(&without_cause(&run.said["several"]));
+    found.sort();
+    assert_eq!(found, ["A A A A 4", "A A+ 3"]);
 }
 
 /// Statements whose state is looked at while they run.

@@ -12,6 +12,7 @@ mod operator;
 mod partition;
 mod plan;
 mod prepared;
+mod scope;
 #[cfg(test)]
 mod tests;
 mod written;
@@ -26,10 +27,10 @@ use datafusion::common::{DFSchema, DFSchemaRef, Result, plan_err};
 use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, UserDefinedLogicalNodeCore};
 
 pub(crate) use bounded::matches;
-use expression::Scope;
 pub(crate) use operator::MatchRecognize;
 pub(crate) use plan::PatternPlanner;
 pub(crate) use prepared::{Prepared, refuse_what_cannot_stream};
+use scope::Scope;
 pub(crate) use written::sql_to_statement;
 
 use crate::row_pattern::Pattern;

@@ -85,20 +85,26 @@ impl Partition {
                 let within = prepared.within_us?;
                 Some(self.rows.get(first)?.time.saturating_add(within))
             }
-            None => Some(self.rows.last()?.time.saturating_add(prepared.forgotten_after_us()?)),
+            None => Some(
+                self.rows
+                    .last()?
+                    .time
+                    .saturating_add(prepared.forgotten_after_us(self.matches)?),
+            ),
         }
     }
 
     /// Whether there is nothing in it that a later row might need when time has passed `due`.
     pub(super) fn is_forgotten(&self, prepared: &Prepared, due: i64) -> bool {
         self.search.earliest().is_none()
-            && (prepared.kept_back() == 0 || self.next_due(prepared).is_some_and(|time| time <= due))
+            && (prepared.kept_back(self.matches) == 0 || self.next_due(prepared).is_some_and(|time| time <= due))
     }
 
     /// Forgets rows that nothing looks at any more.
     pub(super) fn tidy(&mut self, prepared: &Prepared) {
         let needed = self.search.earliest().unwrap_or_else(|| self.rows.next());
-        self.rows.forget_before(needed.saturating_sub(prepared.kept_back()));
+        self.rows
+            .forget_before(needed.saturating_sub(prepared.kept_back(self.matches)));
     }
 
     /// What MEASURES say of a match; `number` is NULL for one that timed out.

@@ -13,7 +13,8 @@ use datafusion::sql::sqlparser::ast::{
 };
 use datafusion::sql::sqlparser::tokenizer::Span;
 
-use super::expression::{Reader, Role, Scope, Variables, prepared};
+use super::expression::{Reader, Role, Variables};
+use super::scope::{Scope, prepared};
 use super::written::{mistake, take};
 use super::{MatchNode, Recognition, TIMED_OUT, name_of};
 use crate::row_pattern::automaton::Automaton;

@@ -7,8 +7,8 @@ use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{Result, plan_datafusion_err};
 use datafusion::logical_expr::LogicalPlan;
 
-use super::expression::computed;
 use super::operand::Operand;
+use super::scope::computed;
 use super::{MatchNode, Recognition};
 use crate::catalog::{Catalog, Relation};
 use crate::computed::Computed;
@@ -144,18 +144,23 @@ impl Prepared {
         self.input.field(index)
     }
 
-    /// How many rows of a partition are kept though no match has begun.
-    pub(super) fn kept_back(&self) -> u64 {
-        // The last row also tells whose matches are numbered.
-        self.back.max(u64::from(self.numbers_matches))
+    /// Whether the number of matches must be remembered when there were so many.
+    fn counts(&self, matches: i64) -> bool {
+        self.numbers_matches && matches > 0
     }
 
-    /// How long after its last row a partition is forgotten in which nothing has begun; `None` for never.
-    pub(super) fn forgotten_after_us(&self) -> Option<i64> {
-        if self.kept_back() == 0 {
+    /// How many rows of a partition with so many matches are kept though none has begun.
+    pub(super) fn kept_back(&self, matches: i64) -> u64 {
+        // The last row also tells whose matches are counted.
+        self.back.max(u64::from(self.counts(matches)))
+    }
+
+    /// How long after its last row such a partition is forgotten; `None` for never.
+    pub(super) fn forgotten_after_us(&self, matches: i64) -> Option<i64> {
+        if self.kept_back(matches) == 0 {
             return Some(0);
         }
-        match (self.numbers_matches, self.within_us, self.ttl_us) {
+        match (self.counts(matches), self.within_us, self.ttl_us) {
             (false, Some(within), Some(ttl)) => Some(within.min(ttl)),
             (false, Some(within), None) => Some(within),
             (_, _, ttl) => ttl,
@@ -174,11 +179,13 @@ pub(crate) fn refuse_what_cannot_stream(
 ) -> Result<(), QueryError> {
     let at = |word: &str| find_word(&statement.select, word, statement.at).unwrap_or(statement.at);
     let mut wrong = None;
+    if !contains(plan, |inner| MatchNode::of(inner).is_some()) {
+        return Ok(());
+    }
     // The walk itself never fails.
     let _ = plan.apply(|inner| {
-        if let LogicalPlan::Aggregate(_) = inner
-            && contains(inner, |below| MatchNode::of(below).is_some())
-        {
+        // Also beside it: one of them says its rows once and the other again, and a query does either.
+        if let LogicalPlan::Aggregate(_) = inner {
             wrong = Some(at("GROUP").mistake(
                 "GROUP BY and MATCH_RECOGNIZE stand in one statement",
                 "make the matches a query of their own, CREATE QUERY … AS SELECT … MATCH_RECOGNIZE (…), and group its rows",

@@ -177,11 +177,13 @@ fn refuse_unreadable(pattern: &[TokenWithSpan]) -> Result<()> {
 }
 
 fn clause(tokens: &[TokenWithSpan], at: usize) -> Result<Option<Clause>> {
-    let Some(end) = closing(tokens, at + 1) else {
+    let opens = |index: usize| tokens.get(index).is_some_and(|token| token.token == Token::LParen);
+    let Some(end) = closing(tokens, at + 1).filter(|_| opens(at + 1)) else {
         return Ok(None);
     };
     let mut index = at + 2;
-    while index < end && !is_word(tokens.get(index), "PATTERN") {
+    // A column may have the name, but opens no parenthesis.
+    while index < end && !(is_word(tokens.get(index), "PATTERN") && opens(index + 1)) {
         // Over what stands in parentheses: a function may have the name.
         index = match tokens[index].token {
             Token::LParen => closing(tokens, index).unwrap_or(end),

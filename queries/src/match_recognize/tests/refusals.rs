@@ -283,6 +283,15 @@ fn what_a_pattern_cannot_read_or_be_read_by_is_refused() {
             "1:141: GROUP BY and MATCH_RECOGNIZE stand in one statement, make the matches a query of their own, CREATE \
              QUERY … AS SELECT … MATCH_RECOGNIZE (…), and group its rows",
         ),
+        (
+            (
+                "SELECT n FROM click",
+                "event_time",
+                "UNION ALL SELECT count(*) FROM gate GROUP BY zone",
+            ),
+            "1:167: GROUP BY and MATCH_RECOGNIZE stand in one statement, make the matches a query of their own, CREATE \
+             QUERY … AS SELECT … MATCH_RECOGNIZE (…), and group its rows",
+        ),
     ] {
         assert_eq!(reading(from, order, behind), expected);
     }

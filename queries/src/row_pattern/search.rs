@@ -60,23 +60,17 @@ impl<S: Clone + Eq + Hash> Search<S> {
         found: &mut Vec<Found>,
     ) -> Result<(), Failure<J::Error>> {
         self.last_row = row;
-        let mut ways = 0;
         for attempt in &mut self.attempts {
             if !attempt.is_settled() {
                 attempt.push(automaton, judge, row)?;
-                ways += attempt.ways();
             }
         }
         if let Some(attempt) = Attempt::begin(automaton, judge, row)? {
-            ways += attempt.ways();
             self.attempts.push_back(attempt);
         }
         self.settle(found);
-        while ways > self.max_ways {
-            match self.attempts.front() {
-                Some(attempt) => ways -= attempt.ways(),
-                None => break,
-            }
+        // Counted anew each time: giving one up may settle others.
+        while self.attempts.iter().map(Attempt::ways).sum::<usize>() > self.max_ways {
             self.give_up_first(found);
         }
         Ok(())

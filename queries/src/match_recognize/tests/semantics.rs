@@ -76,6 +76,14 @@ fn the_next_match_begins_behind_the_last_row_or_at_the_next_one() {
     );
 }
 
+#[test]
+fn a_restart_begins_nothing_at_a_row_that_is_kept_to_be_looked_back_at() {
+    let sql = "CREATE QUERY pairs AS SELECT f || '-' || l || ' ' || n AS t FROM click MATCH_RECOGNIZE (
+        ORDER BY event_time MEASURES FIRST(event_id) AS f, LAST(event_id) AS l, MATCH_NUMBER() AS n
+        PATTERN (X X) DEFINE X AS true)";
+    assert_eq!(texts(&said(sql, "click", &events("a a a a a"))), ["e0-e1 1", "e2-e3 2"]);
+}
+
 /// One expression over the match of `A B B C` among the letters `x9 a1 b2 b5 c3 x7`.
 fn measured(expression: &str) -> String {
     let sql = format!(

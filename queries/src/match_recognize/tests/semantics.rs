@@ -174,6 +174,29 @@ fn conditions_see_the_match_up_to_the_row_they_judge() {
 }
 
 #[test]
+fn ways_that_look_alike_are_kept_apart_by_what_conditions_see_of_them() {
+    // Each is true of the less preferred of two ways on which the second row is the same variable.
+    for condition in [
+        "FIRST(A.results) = 2",
+        "SUM(A.results) = 2",
+        "AVG(A.results) = 2",
+        "COUNT(B.*) = 2",
+        "MIN(A.results) = 2",
+    ] {
+        let sql = format!(
+            "CREATE QUERY apart AS SELECT CAST(n AS VARCHAR) AS t FROM click MATCH_RECOGNIZE (
+             ORDER BY event_time MEASURES COUNT(*) AS n PATTERN ((A | B) (A | B) C)
+             DEFINE A AS true, B AS true, C AS {condition})"
+        );
+        assert_eq!(
+            texts(&said_whole(&sql, "click", &events("x1 x2 x9"))),
+            ["3"],
+            "{condition}"
+        );
+    }
+}
+
+#[test]
 fn a_match_is_said_when_no_further_row_can_change_it() {
     let at = |pattern: &str, within: &str| {
         let sql = format!(

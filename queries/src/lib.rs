@@ -9,6 +9,7 @@ mod assign_windows;
 mod below;
 pub mod bounded;
 pub mod catalog;
+pub mod civil_time;
 mod compile;
 mod computed;
 pub mod error;
@@ -22,6 +23,7 @@ pub mod query;
 pub mod query_set;
 pub mod row;
 pub mod rows;
+mod session;
 pub mod shipped;
 mod slot;
 pub mod snapshot;
@@ -36,3 +38,5 @@ pub mod window;
 mod batches;
 #[cfg(test)]
 mod golden;
+#[cfg(test)]
+mod oracle;

@@ -10,6 +10,7 @@ use datafusion::common::Result;
 use rustc_hash::FxHashMap;
 
 use crate::catalog::{Catalog, Entry, References, Relation};
+use crate::civil_time::OpeningHours;
 use crate::error::{QueryError, nearest};
 use crate::flow::Flow;
 use crate::operator::{Context, LateRow};
@@ -62,6 +63,11 @@ impl QuerySet {
             },
         );
         self.references.set(name, rows);
+    }
+
+    /// Says when sites are open, before queries are created whose windows follow it.
+    pub fn set_opening_hours(&mut self, opening_hours: Arc<dyn OpeningHours>) {
+        self.catalog.set_opening_hours(opening_hours);
     }
 
     /// The reference tables as they stand.

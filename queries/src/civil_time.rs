@@ -7,7 +7,7 @@ use chrono_tz::{GapInfo, Tz};
 
 /// When places are open.
 ///
-/// Contract: intervals of one site do not touch or overlap, hold the instant they were asked for, and are always the
+/// Contract: intervals of one site do not overlap, hold the instant they were asked for, and are always the
 /// same (trusted); `next_end` is behind its argument (trusted).
 pub trait OpeningHours: Send + Sync + Debug {
     /// From when to when a site is open around an instant, microseconds since 1970, the end not included; `None` while

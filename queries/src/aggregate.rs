@@ -103,11 +103,15 @@ pub(crate) struct Aggregate {
     next_expiry: i64,
     /// The windows of one row; empty between two rows.
     spans: Vec<Span>,
+    /// Rows said in place of ones that were said when their window closed.
+    amended: u64,
 }
 
 /// What is told of rows beside their values.
 #[derive(Debug, Clone, Copy)]
 struct Telling {
+    /// The earliest watermark at which the rows could have been said: time may have moved on much further at once, and
+    /// whoever reads them must not find them late for that.
     watermark: i64,
     is_final: bool,
     /// Whether the window was said before, all groups alike; otherwise each group tells for itself.
@@ -134,8 +138,7 @@ impl Telling {
 
 /// What stands beside the rows of a push, evaluated once.
 struct Columns {
-    keys: Vec<ArrayRef>,
-    /// The rows' groups, as far as rows have been taken.
+    /// The rows' groups.
     groups: Vec<Group>,
     times: Option<TimestampMicrosecondArray>,
     sites: Option<StringArray>,
@@ -169,6 +172,7 @@ impl Aggregate {
             next_emit: i64::MIN,
             next_expiry: i64::MIN,
             spans: Vec::new(),
+            amended: 0,
         })
     }
 
@@ -193,21 +197,22 @@ impl Aggregate {
             .saturating_add(self.plan.lateness_us)
     }
 
-    /// Whether a window of that span takes rows no more.
-    fn is_final(&self, span: Span) -> bool {
-        self.watermark >= span.end.saturating_add(self.plan.lateness_us)
+    /// Whether a window of that span takes rows no more at a watermark.
+    fn is_final(&self, span: Span, watermark: i64) -> bool {
+        watermark >= span.end.saturating_add(self.plan.lateness_us)
     }
 
-    /// Where a row of this time goes: the windows it lies in (or its pane) that still take rows, the earliest first.
-    /// True when it lies in any window at all.
-    fn spans_of(&self, time: i64, site: Option<&str>, spans: &mut Vec<Span>) -> bool {
+    /// Where a row of this time goes: the windows it lies in (or its pane) that still take rows at the watermark it met,
+    /// the earliest first. True when it lies in any window at all.
+    fn spans_of(&self, time: i64, site: Option<&str>, met: i64, spans: &mut Vec<Span>) -> bool {
+        let watermark = self.watermark.max(met);
         spans.clear();
         let Some(window) = &self.plan.window else {
             spans.push(Span::ENDLESS);
             return true;
         };
         if let Some(hop) = self.panes {
-            if !self.is_final(hop.span(hop.latest_start(time))) {
+            if !self.is_final(hop.span(hop.latest_start(time)), watermark) {
                 spans.push(hop.pane(time));
             }
             return true;
@@ -215,15 +220,17 @@ impl Aggregate {
         let mut is_in_window = false;
         window.windows.each(time, site, |span| {
             is_in_window = true;
-            if !self.is_final(span) {
+            if !self.is_final(span, watermark) {
                 spans.push(span);
             }
         });
         is_in_window
     }
 
-    fn evaluate(&self, batch: &RecordBatch) -> Result<Columns> {
+    fn evaluate(&mut self, batch: &RecordBatch) -> Result<Columns> {
         let keys = columns(&self.plan.keys, batch)?;
+        let mut groups = Vec::new();
+        self.keys.intern(&keys, batch.num_rows(), &mut groups)?;
         let (mut times, mut sites) = (None, None);
         if let Some(window) = &self.plan.window {
             times = Some(
@@ -244,8 +251,7 @@ impl Aggregate {
             filters.push(call.filter.as_ref().map(|filter| filter.mask(batch)).transpose()?);
         }
         Ok(Columns {
-            keys,
-            groups: Vec::with_capacity(batch.num_rows()),
+            groups,
             times,
             sites,
             args,
@@ -253,23 +259,17 @@ impl Aggregate {
         })
     }
 
-    /// Takes the rows `from..to`, which all meet the same open windows.
+    /// Puts rows into their windows, each judged by the watermark it met itself: time moves on between batches only, so
+    /// that what a query says last does not depend on how rows of its streams were put into batches.
     fn take_rows(
         &mut self,
         flow: &Flow,
-        columns: &mut Columns,
-        from: usize,
-        to: usize,
+        columns: &Columns,
         context: &mut Context<'_>,
+        out: &mut Vec<Rows>,
     ) -> Result<()> {
-        // Keys get their numbers here and not for the whole batch: a window that closes between two rows may have
-        // forgotten a key that the later one brings again.
-        let keys: Vec<ArrayRef> = columns.keys.iter().map(|key| key.slice(from, to - from)).collect();
-        let mut groups = Vec::new();
-        self.keys.intern(&keys, to - from, &mut groups)?;
-        columns.groups.append(&mut groups);
         let Some(times) = columns.times.clone() else {
-            let rows: Vec<u32> = (from as u32..to as u32).collect();
+            let rows: Vec<u32> = (0..flow.num_rows() as u32).collect();
             return self.add(Span::ENDLESS, &rows, flow, columns);
         };
         let sites = columns.sites.clone();
@@ -277,18 +277,36 @@ impl Aggregate {
         let mut last = 0;
         let mut refused = Vec::new();
         let mut spans = Vec::new();
-        for row in from..to {
-            let time = times.value(row);
+        for row in 0..flow.num_rows() {
+            let (time, met) = (times.value(row), flow.watermarks.value(row));
             let site = sites
                 .as_ref()
                 .and_then(|sites| sites.is_valid(row).then(|| sites.value(row)));
-            let is_in_window = self.spans_of(time, site, &mut spans);
+            let is_in_window = self.spans_of(time, site, met, &mut spans);
+            if let Some(hop) = self.panes
+                && !spans.is_empty()
+                && self.is_late_for_some(hop, time, met)
+            {
+                for (span, rows) in parts.drain(..) {
+                    self.add(span, &rows, flow, columns)?;
+                }
+                self.say_what_is_final(hop, met, out)?;
+                self.add(spans[0], &[row as u32], flow, columns)?;
+                self.amend_panes(hop, met, met, out)?;
+                continue;
+            }
             for span in &spans {
-                if parts.get(last).is_none_or(|(found, _)| found != span) {
-                    last = parts.iter().position(|(found, _)| found == span).unwrap_or_else(|| {
-                        parts.push((*span, Vec::new()));
-                        parts.len() - 1
-                    });
+                // Mostly the window of the row before, or where a row lies in several the one that follows.
+                let is_it = |at: usize| parts.get(at).is_some_and(|(found, _)| found == span);
+                if !is_it(last) {
+                    last = if is_it(last + 1) {
+                        last + 1
+                    } else {
+                        parts.iter().position(|(found, _)| found == span).unwrap_or_else(|| {
+                            parts.push((*span, Vec::new()));
+                            parts.len() - 1
+                        })
+                    };
                 }
                 parts[last].1.push(row as u32);
             }
@@ -298,8 +316,7 @@ impl Aggregate {
                     context.late.push(LateRow {
                         event_id: flow.causes.is_valid(row).then(|| flow.causes.value(row).to_owned()),
                         event_time: time,
-                        // Its own: rows of one open set of windows may have met later and later ones.
-                        watermark: self.watermark.max(flow.watermarks.value(row)),
+                        watermark: self.watermark.max(met),
                         reason: WINDOWS_WERE_FINAL,
                     });
                 }
@@ -424,7 +441,7 @@ impl Aggregate {
         Ok(())
     }
 
-    /// Takes many rows: as far as one open set of windows goes at a time.
+    /// Takes many rows.
     fn push_flow(&mut self, mut flow: Flow, context: &mut Context<'_>, out: &mut Vec<Rows>) -> Result<()> {
         for predicate in &self.plan.filters {
             let mask = predicate.mask(&flow.batch)?;
@@ -442,40 +459,30 @@ impl Aggregate {
         if flow.num_rows() == 0 {
             return Ok(());
         }
-        let mut columns = self.evaluate(&flow.batch)?;
-        let watermarks = flow.watermarks.values();
-        let mut from = 0;
-        while from < flow.num_rows() {
-            self.move_watermark(watermarks[from], out)?;
-            let deadline = self.turn;
-            // Up to the first row that meets a watermark at which a window, there or not, ends or takes rows no more.
-            let mut to = from + 1;
-            while to < flow.num_rows() && (watermarks[to] < deadline || watermarks[to] <= self.watermark) {
-                to += 1;
-            }
-            self.take_rows(&flow, &mut columns, from, to, context)?;
-            from = to;
-        }
+        let columns = self.evaluate(&flow.batch)?;
+        self.take_rows(&flow, &columns, context, out)?;
+        let met = flow.watermarks.value(flow.num_rows() - 1);
         match self.plan.emit {
             Emit::Every(_) => Ok(()),
-            Emit::Close | Emit::Update => self.say_changes(out),
+            Emit::Close | Emit::Update => self.say_changes(met, out),
         }
     }
 
     /// Says what changed: in windows that were said already, and in all of them when the query amends.
-    fn say_changes(&mut self, out: &mut Vec<Rows>) -> Result<()> {
+    fn say_changes(&mut self, watermark: i64, out: &mut Vec<Rows>) -> Result<()> {
         if self.changed.is_empty() {
             return Ok(());
         }
         if let Some(hop) = self.panes {
-            return self.amend_panes(hop, out);
+            return self.amend_panes(hop, watermark, self.watermark, out);
         }
         for span in std::mem::take(&mut self.changed) {
             let Some(slot) = self.slots.get_mut(&span) else {
                 continue;
             };
             let changed = slot.take_changed();
-            let telling = Telling::now(self.watermark, slot.said);
+            let telling = Telling::now(watermark.max(self.watermark), slot.said);
+            self.amended += if slot.said { changed.len() as u64 } else { 0 };
             Self::say(&self.plan, &self.keys, span, slot, &changed, telling, out)?;
             for group in changed {
                 slot.note_told(group);
@@ -484,8 +491,9 @@ impl Aggregate {
         Ok(())
     }
 
-    /// Says again the windows that were said and whose panes late rows have changed.
-    fn amend_panes(&mut self, hop: Hop, out: &mut Vec<Rows>) -> Result<()> {
+    /// Says again the windows that were said and whose panes late rows have changed, where they are not final at the
+    /// watermark `judged`. The last of the rows met `met`.
+    fn amend_panes(&mut self, hop: Hop, met: i64, judged: i64, out: &mut Vec<Rows>) -> Result<()> {
         let mut amended: BTreeMap<i64, BTreeSet<Group>> = BTreeMap::new();
         for pane in std::mem::take(&mut self.changed) {
             let Some(slot) = self.slots.get_mut(&pane) else {
@@ -494,14 +502,16 @@ impl Aggregate {
             let changed = slot.take_changed();
             for start in hop.starts(pane.start) {
                 let span = hop.span(start);
-                if span.end <= self.said_until && !self.is_final(span) {
+                if span.end <= self.said_until && !self.is_final(span, judged) {
                     amended.entry(start).or_default().extend(&changed);
                 }
             }
         }
         for (start, groups) in amended {
             let groups: Vec<Group> = groups.into_iter().collect();
-            self.say_merged(hop.span(start), Some(&groups), Telling::now(self.watermark, true), out)?;
+            self.amended += groups.len() as u64;
+            let telling = Telling::now(met.max(self.watermark), true);
+            self.say_merged(hop.span(start), Some(&groups), telling, out)?;
         }
         Ok(())
     }
@@ -554,11 +564,12 @@ impl Aggregate {
             return Ok(());
         }
         // What changed before time moved is said before it.
-        self.say_changes(out)?;
+        self.say_changes(self.watermark, out)?;
+        let before = self.watermark;
         self.watermark = watermark;
         self.turn = self.turn_after(watermark);
         if let Some(hop) = self.panes {
-            return self.close_panes(watermark, hop, out);
+            return self.close_panes(before, watermark, hop, out);
         }
         for (span, slot) in &mut self.slots {
             if span.end > watermark {
@@ -569,7 +580,7 @@ impl Aggregate {
                 let members = slot.members.clone();
                 let telling = Telling {
                     is_final: self.plan.lateness_us == 0,
-                    ..Telling::now(watermark, false)
+                    ..Telling::now(before.max(span.end), false)
                 };
                 Self::say(&self.plan, &self.keys, *span, slot, &members, telling, out)?;
             }
@@ -584,7 +595,7 @@ impl Aggregate {
             let is_said_final = self.plan.emit == Emit::Close && self.plan.lateness_us == 0;
             if self.tells_final && !is_said_final {
                 let members = slot.members.clone();
-                let telling = Telling::for_good(watermark);
+                let telling = Telling::for_good(before.max(span.end.saturating_add(self.plan.lateness_us)));
                 Self::say(&self.plan, &self.keys, span, &mut slot, &members, telling, out)?;
             }
             self.retire(slot);
@@ -616,20 +627,43 @@ impl Aggregate {
         due
     }
 
-    fn close_panes(&mut self, watermark: i64, hop: Hop, out: &mut Vec<Rows>) -> Result<()> {
-        let lateness_us = self.plan.lateness_us;
-        for start in self.due_starts(self.said_until, watermark, hop) {
+    /// Says the windows that end by `until` and were not said yet.
+    fn say_panes(&mut self, before: i64, until: i64, hop: Hop, out: &mut Vec<Rows>) -> Result<()> {
+        for start in self.due_starts(self.said_until, until, hop) {
+            let span = hop.span(start);
             let telling = Telling {
-                is_final: lateness_us == 0,
-                ..Telling::now(watermark, false)
+                is_final: self.plan.lateness_us == 0,
+                ..Telling::now(before.max(span.end), false)
             };
-            self.say_merged(hop.span(start), None, telling, out)?;
+            self.say_merged(span, None, telling, out)?;
         }
-        self.said_until = watermark;
+        self.said_until = self.said_until.max(until);
+        Ok(())
+    }
+
+    /// Whether a row comes too late for one of the windows that its pane is in. Such a window has to be said before the
+    /// row is put into the pane.
+    fn is_late_for_some(&self, hop: Hop, time: i64, met: i64) -> bool {
+        let first = hop.span(hop.first_start_ending_behind(time));
+        self.is_final(first, met)
+    }
+
+    /// Says the windows that are final at the watermark that a row met, though time has not moved on to it yet.
+    fn say_what_is_final(&mut self, hop: Hop, met: i64, out: &mut Vec<Rows>) -> Result<()> {
+        self.say_changes(met, out)?;
+        let until = met.saturating_sub(self.plan.lateness_us);
+        self.say_panes(self.watermark, until, hop, out)
+    }
+
+    fn close_panes(&mut self, before: i64, watermark: i64, hop: Hop, out: &mut Vec<Rows>) -> Result<()> {
+        let lateness_us = self.plan.lateness_us;
+        self.say_panes(before, watermark, hop, out)?;
         if self.tells_final && lateness_us > 0 {
             let until = watermark.saturating_sub(lateness_us);
             for start in self.due_starts(self.final_until, until, hop) {
-                self.say_merged(hop.span(start), None, Telling::for_good(watermark), out)?;
+                let span = hop.span(start);
+                let telling = Telling::for_good(before.max(span.end.saturating_add(lateness_us)));
+                self.say_merged(span, None, telling, out)?;
             }
             self.final_until = until;
         }
@@ -699,11 +733,29 @@ impl Operator for Aggregate {
             && self.watermark >= self.next_emit
             && self.watermark > i64::MIN
         {
-            self.say_changes(out)?;
+            self.say_changes(self.watermark, out)?;
             self.next_emit = (self.watermark.div_euclid(interval) + 1) * interval;
         }
         self.expire();
         Ok(())
+    }
+
+    fn next_due(&self) -> i64 {
+        let emits = match self.plan.emit {
+            Emit::Every(_) if !self.changed.is_empty() => self.next_emit,
+            _ => i64::MAX,
+        };
+        let ends = if self.slots.is_empty() { i64::MAX } else { self.turn };
+        let expires = if self.plan.ttl_us.is_some() && self.plan.window.is_none() {
+            self.next_expiry
+        } else {
+            i64::MAX
+        };
+        ends.min(emits).min(expires)
+    }
+
+    fn amended(&self) -> u64 {
+        self.amended
     }
 
     fn peek(&mut self) -> Result<Option<Flow>> {

@@ -47,6 +47,10 @@ impl Operator for AssignWindows {
         Ok(())
     }
 
+    fn next_due(&self) -> i64 {
+        i64::MAX
+    }
+
     fn describe(&self) -> String {
         format!("Window: {} on {}", self.window.spec, self.window.time)
     }

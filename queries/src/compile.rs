@@ -35,6 +35,8 @@ pub(crate) struct Compiled {
     pub(crate) emit: Emit,
     /// The reference tables it looks up.
     pub(crate) references: Vec<String>,
+    /// What its author should know before it runs.
+    pub(crate) warnings: Vec<QueryError>,
 }
 
 /// Compiles the plan of `statement`; `keeps_causes` when an alert reads it.
@@ -55,6 +57,7 @@ pub(crate) fn compile(
         windowed: false,
         running: false,
         references: Vec::new(),
+        warnings: Vec::new(),
     };
     compiler.node(plan)?;
     let emit = statement
@@ -69,6 +72,7 @@ pub(crate) fn compile(
         has_state: compiler.has_state,
         emit,
         references: compiler.references,
+        warnings: compiler.warnings,
     })
 }
 
@@ -83,6 +87,7 @@ struct Compiler<'a> {
     windowed: bool,
     running: bool,
     references: Vec<String>,
+    warnings: Vec<QueryError>,
 }
 
 impl Compiler<'_> {

@@ -12,6 +12,7 @@ pub mod catalog;
 pub mod civil_time;
 mod compile;
 mod computed;
+pub mod cost;
 pub mod error;
 pub mod flow;
 mod join;

@@ -105,17 +105,19 @@ fn flow_of(events: &[Event]) -> Flow {
     }
 }
 
-fn query_set(sql: &str) -> QuerySet {
+fn query_set(statements: &[String]) -> QuerySet {
     let mut queries = QuerySet::new();
     queries.set_opening_hours(opening());
-    let statement = parse_statement(sql).unwrap_or_else(|error| panic!("{sql}\n{error}"));
-    queries
-        .create(statement)
-        .unwrap_or_else(|error| panic!("{sql}\n{error}"));
+    for sql in statements {
+        let statement = parse_statement(sql).unwrap_or_else(|error| panic!("{sql}\n{error}"));
+        queries
+            .create(statement)
+            .unwrap_or_else(|error| panic!("{sql}\n{error}"));
+    }
     queries
 }
 
-fn restarted(mut queries: QuerySet, sql: &str) -> QuerySet {
+fn restarted(mut queries: QuerySet, statements: &[String]) -> QuerySet {
     let snapshots: Vec<QuerySnapshot> = queries
         .snapshot()
         .expect("state can be written")
@@ -123,7 +125,7 @@ fn restarted(mut queries: QuerySet, sql: &str) -> QuerySet {
         .map(|snapshot| QuerySnapshot::from_bytes(&snapshot.to_bytes().expect("it is written")).expect("it is read"))
         .collect();
     let watermark = queries.watermark();
-    let mut again = query_set(sql);
+    let mut again = query_set(statements);
     let outcome = again.restore(watermark, &snapshots);
     assert!(
         outcome.iter().all(|(_, outcome)| *outcome == Restored::Kept),
@@ -134,7 +136,7 @@ fn restarted(mut queries: QuerySet, sql: &str) -> QuerySet {
 
 /// Feeds one sequence of events; what the query says of it is appended.
 fn feed(
-    sql: &str,
+    statements: &[String],
     mut running: QuerySet,
     events: &[Event],
     feeding: Feeding,
@@ -152,7 +154,7 @@ fn feed(
         running.push("rfid", &Rows::Many(flow_of(&events[from..to])), outputs);
         running.advance(events[to - 1].watermark, outputs);
         if feeding == Feeding::Restarting && dice.below(3) == 0 {
-            running = restarted(running, sql);
+            running = restarted(running, statements);
         }
         from = to;
     }
@@ -180,7 +182,7 @@ fn line(batch: &RecordBatch, row: usize) -> String {
 
 fn last_rows(outputs: &[Output], keys: Option<&[usize]>) -> Vec<String> {
     let mut last = BTreeMap::new();
-    for output in outputs {
+    for output in outputs.iter().filter(|output| output.query.as_ref() == "q") {
         let flow = output.rows.flow();
         for row in 0..flow.num_rows() {
             let key = match keys {
@@ -216,10 +218,11 @@ fn bounded_rows(sql: &str, events: &[Event], runtime: &tokio::runtime::Runtime) 
 fn check(seed: u64, runtime: &tokio::runtime::Runtime) -> usize {
     let mut dice = Dice::new(seed);
     let question = Question::draw(&mut dice);
-    let sql = question.sql();
+    let statements = question.statements();
+    let sql = statements.join(";\n");
     let sequences: Vec<Vec<Event>> = (0..SEQUENCES).map(|index| question.events(&mut dice, index)).collect();
-    let mut running = query_set(&sql);
-    let keys = running.queries()[0].keys().map(<[usize]>::to_vec);
+    let mut running = query_set(&statements);
+    let keys = running.get("q").expect("it was created").keys().map(<[usize]>::to_vec);
     let (mut outputs, mut fed) = (Vec::new(), Vec::new());
     for (index, events) in sequences.iter().enumerate() {
         let feeding = match index % 8 {
@@ -229,18 +232,19 @@ fn check(seed: u64, runtime: &tokio::runtime::Runtime) -> usize {
             _ => Feeding::Batches,
         };
         fed.push(feeding);
-        running = feed(&sql, running, events, feeding, &mut dice, &mut outputs);
+        running = feed(&statements, running, events, feeding, &mut dice, &mut outputs);
     }
     running.advance(i64::MAX / 4, &mut outputs);
-    let query = &running.queries()[0];
-    assert_eq!(query.broken(), None, "USHER_SEED={seed}\n{sql}");
-    assert_eq!(
-        query.counters().late_rows,
-        0,
-        "USHER_SEED={seed}\n{sql}: nothing is later than the lateness"
-    );
+    for query in running.queries() {
+        assert_eq!(query.broken(), None, "USHER_SEED={seed}\n{sql}");
+        assert_eq!(
+            query.counters().late_rows,
+            0,
+            "USHER_SEED={seed}\n{sql}: nothing is later than the lateness"
+        );
+    }
     let said = last_rows(&outputs, keys.as_deref());
-    let expected = bounded_rows(&sql, &sequences.concat(), runtime);
+    let expected = bounded_rows(&question.bounded(), &sequences.concat(), runtime);
     if said != expected {
         let missing: Vec<&String> = expected.iter().filter(|row| !said.contains(row)).take(5).collect();
         let extra: Vec<&String> = said.iter().filter(|row| !expected.contains(row)).take(5).collect();

@@ -9,7 +9,9 @@ mod kept;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, StringArray, TimestampMicrosecondArray};
+use arrow::array::{
+    Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
+};
 use arrow::datatypes::TimestampMicrosecondType;
 use datafusion::common::Result;
 
@@ -215,6 +217,7 @@ impl Sessions {
         if watermark <= self.watermark {
             return Ok(());
         }
+        let before = self.watermark;
         self.watermark = watermark;
         let mut due = Vec::new();
         while let Some((at, group, first)) = self.due.first().copied()
@@ -223,7 +226,7 @@ impl Sessions {
             self.due.pop_first();
             self.end(group, first, &mut due)?;
         }
-        self.say(&due, true, out)?;
+        self.say_in_time(&due, before, out)?;
         for said in due {
             self.give_back(said.id);
             self.keys.release(said.group);
@@ -291,6 +294,19 @@ impl Sessions {
         }
     }
 
+    /// Says sessions, each at the earliest watermark at which it could have been said: time may have moved on much
+    /// further at once, and whoever reads them must not find them late for that.
+    fn say_in_time(&mut self, due: &[Due], before: i64, out: &mut Vec<Rows>) -> Result<()> {
+        self.say(due, true, out)?;
+        if let Some(Rows::Many(flow)) = out.last_mut()
+            && !due.is_empty()
+        {
+            let said_at = |session: &Due| before.max(session.end.saturating_add(self.plan.lateness_us));
+            flow.watermarks = Arc::new(Int64Array::from_iter_values(due.iter().map(said_at)));
+        }
+        Ok(())
+    }
+
     fn say(&mut self, due: &[Due], is_final: bool, out: &mut Vec<Rows>) -> Result<()> {
         if due.is_empty() {
             return Ok(());
@@ -338,7 +354,7 @@ impl Sessions {
         is_late
     }
 
-    fn push_row(&mut self, row: &Row, context: &mut Context<'_>, out: &mut Vec<Rows>) -> Result<()> {
+    fn push_row(&mut self, row: &Row, context: &mut Context<'_>) -> Result<()> {
         for predicate in &self.plan.filters {
             if !predicate.holds(&row.values)? {
                 return Ok(());
@@ -357,7 +373,6 @@ impl Sessions {
             };
             arguments.push(is_taken.then_some(values));
         }
-        self.move_watermark(row.watermark, out)?;
         if self.refuses(time, row.watermark, row.cause.as_deref(), context) {
             return Ok(());
         }
@@ -376,7 +391,7 @@ impl Sessions {
         Ok(())
     }
 
-    fn push_flow(&mut self, mut flow: Flow, context: &mut Context<'_>, out: &mut Vec<Rows>) -> Result<()> {
+    fn push_flow(&mut self, mut flow: Flow, context: &mut Context<'_>) -> Result<()> {
         for predicate in &self.plan.filters {
             let mask = predicate.mask(&flow.batch)?;
             if mask.true_count() < flow.num_rows() {
@@ -401,19 +416,10 @@ impl Sessions {
         }
         let mut groups = Vec::new();
         self.keys.intern(&keys, rows, &mut groups)?;
-        // Held until all rows are through, so that a session that ends between two of them does not forget the key.
-        for group in &groups {
-            self.keys.hold(*group);
-        }
         let mut ids: Vec<PieceId> = vec![0; rows];
         let mut waiting: Vec<u32> = Vec::new();
         for row in 0..rows {
             let watermark = flow.watermarks.value(row);
-            if self.due.first().is_some_and(|(at, ..)| *at <= watermark) {
-                self.update(&ids, &mut waiting, &calls)?;
-                self.move_watermark(watermark, out)?;
-            }
-            self.watermark = self.watermark.max(watermark);
             if times.is_null(row) {
                 continue;
             }
@@ -434,9 +440,7 @@ impl Sessions {
             waiting.push(row as u32);
         }
         self.update(&ids, &mut waiting, &calls)?;
-        for group in groups {
-            self.keys.release(group);
-        }
+        self.keys.forget_unheld(&groups);
         Ok(())
     }
 
@@ -518,15 +522,20 @@ impl Sessions {
 }
 
 impl Operator for Sessions {
-    fn push(&mut self, rows: Rows, context: &mut Context<'_>, out: &mut Vec<Rows>) -> Result<()> {
+    fn push(&mut self, rows: Rows, context: &mut Context<'_>, _out: &mut Vec<Rows>) -> Result<()> {
+        // Sessions are said when time moves on, which it does between batches only.
         match rows {
-            Rows::One(row) => self.push_row(&row, context, out),
-            Rows::Many(flow) => self.push_flow(flow, context, out),
+            Rows::One(row) => self.push_row(&row, context),
+            Rows::Many(flow) => self.push_flow(flow, context),
         }
     }
 
     fn advance(&mut self, watermark: i64, _context: &mut Context<'_>, out: &mut Vec<Rows>) -> Result<()> {
         self.move_watermark(watermark, out)
+    }
+
+    fn next_due(&self) -> i64 {
+        self.due.first().map_or(i64::MAX, |(at, ..)| *at)
     }
 
     fn peek(&mut self) -> Result<Option<Flow>> {

@@ -36,10 +36,15 @@ impl Aggregate {
         }
         let key: Vec<Value> = values(&self.plan.keys, &row.values)?;
         let arguments = self.arguments(row)?;
-        self.move_watermark(row.watermark, out)?;
         let group = self.keys.intern_one(&key)?;
         let mut spans = std::mem::take(&mut self.spans);
-        let is_in_window = self.spans_of(time, site.text(), &mut spans);
+        let is_in_window = self.spans_of(time, site.text(), row.watermark, &mut spans);
+        let late_for_some = self
+            .panes
+            .filter(|hop| !spans.is_empty() && self.is_late_for_some(*hop, time, row.watermark));
+        if let Some(hop) = late_for_some {
+            self.say_what_is_final(hop, row.watermark, out)?;
+        }
         for span in &spans {
             self.add_row(*span, group, row, &arguments)?;
         }
@@ -48,7 +53,7 @@ impl Aggregate {
                 context.late.push(LateRow {
                     event_id: row.cause.as_deref().map(str::to_owned),
                     event_time: time,
-                    watermark: self.watermark,
+                    watermark: self.watermark.max(row.watermark),
                     reason: WINDOWS_WERE_FINAL,
                 });
             }
@@ -56,7 +61,10 @@ impl Aggregate {
         }
         let said = match self.plan.emit {
             Emit::Every(_) => Ok(()),
-            Emit::Close => self.say_changes(out),
+            Emit::Close => match late_for_some {
+                Some(hop) => self.amend_panes(hop, row.watermark, row.watermark, out),
+                None => self.say_changes(row.watermark, out),
+            },
             Emit::Update => {
                 for span in &spans {
                     self.say_row(*span, group, &key, row, out)?;
@@ -83,7 +91,7 @@ impl Aggregate {
     }
 
     fn add_row(&mut self, span: Span, group: Group, row: &Row, arguments: &Arguments) -> Result<()> {
-        let watermark = self.watermark;
+        let watermark = self.watermark.max(row.watermark);
         // What a query says of its own accord at each change is said right after this.
         let notes_change = self.plan.emit != Emit::Update && self.notes_changes(span);
         if notes_change {
@@ -112,7 +120,7 @@ impl Aggregate {
 
     /// Says the group that a row has just changed.
     fn say_row(&mut self, span: Span, group: Group, key: &[Value], row: &Row, out: &mut Vec<Rows>) -> Result<()> {
-        let watermark = self.watermark;
+        let watermark = self.watermark.max(row.watermark);
         let (plan, _, slot) = self.slot(span);
         let mut said = Vec::with_capacity(plan.schema.fields().len());
         said.extend(plan.columns.iter().map(|column| match column {

@@ -107,6 +107,9 @@ impl Compiler<'_> {
             self.refuse_other_session_keys(window, &below, node)?;
         }
         let emit = self.emit(window)?;
+        if window.is_none() {
+            self.warn_of_growth(&keys);
+        }
         let planned = window.map(|window| self.window_plan(window)).transpose()?.flatten();
         let mut plan = AggregatePlan {
             filters,
@@ -177,6 +180,35 @@ impl Compiler<'_> {
             ),
             "GROUP BY the same keys, or leave them out of SESSION",
         ))
+    }
+
+    /// Columns that new things come into all the time: a key of them that is never forgotten grows for ever.
+    fn warn_of_growth(&mut self, keys: &[Computed]) {
+        const GROWING: [&str; 8] = [
+            "event_id",
+            "event_time",
+            "received_at",
+            "person",
+            "session",
+            "tag",
+            "item",
+            "query",
+        ];
+        if self.statement.ttl_us.is_some() {
+            return;
+        }
+        let names: Vec<String> = keys.iter().map(ToString::to_string).collect();
+        let growing = names.iter().find_map(|name| {
+            GROWING
+                .into_iter()
+                .find(|growing| name.split('@').next().is_some_and(|column| column == *growing))
+        });
+        if let Some(growing) = growing {
+            self.warnings.push(self.at("GROUP").mistake(
+                format!("a running GROUP BY {growing} keeps each {growing} for ever"),
+                "WITH (ttl = '30 days') forgets those unseen for so long",
+            ));
+        }
     }
 
     fn emit(&mut self, window: Option<&WindowNode>) -> Result<Emit, QueryError> {

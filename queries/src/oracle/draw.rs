@@ -65,7 +65,17 @@ pub(super) struct Question {
     /// How far apart events lie, seconds at most: for long windows they lie further apart.
     pace: i64,
     lateness: i64,
+    /// A query over this one's windows.
+    outer: Option<&'static str>,
 }
+
+/// Windows over the windows of another query, named `inner`.
+const OUTER: &[&str] = &[
+    "TUMBLE(inner, begins, INTERVAL '40 seconds')",
+    "HOP(inner, ends, INTERVAL '15 seconds', INTERVAL '60 seconds')",
+    "SESSION(inner, begins, INTERVAL '25 seconds')",
+    "DAY(inner, ends, 'Europe/Copenhagen')",
+];
 
 const WINDOWS: &[(&str, i64)] = &[
     ("TUMBLE(rfid, event_time, INTERVAL '10 seconds')", 8),
@@ -127,6 +137,7 @@ const AGGREGATES: &[&str] = &[
 impl Question {
     pub(super) fn draw(dice: &mut Dice) -> Self {
         let is_windowed = dice.below(8) > 0;
+        let outer = (is_windowed && dice.below(5) == 0).then(|| dice.one_of(OUTER));
         let (window, pace) = dice.one_of(WINDOWS);
         let is_session = window.contains("SESSION");
         let mut keys = vec!["site"];
@@ -136,11 +147,16 @@ impl Question {
             aggregates.push(dice.one_of(AGGREGATES));
         }
         let mut options = Vec::new();
-        let lateness = if is_windowed { dice.one_of(&[0, 0, 3, 15]) } else { 0 };
+        // What is said again can't be grouped again, so that windows below others are said once.
+        let lateness = if is_windowed && outer.is_none() {
+            dice.one_of(&[0, 0, 3, 15])
+        } else {
+            0
+        };
         if lateness > 0 {
             options.push(format!("lateness = '{lateness} seconds'"));
         }
-        if is_windowed && !is_session {
+        if is_windowed && !is_session && outer.is_none() {
             options.push(format!(
                 "emit = '{}'",
                 dice.one_of(&["close", "close", "update", "5 seconds"])
@@ -166,33 +182,69 @@ impl Question {
             is_windowed,
             pace: if is_windowed { pace } else { 8 },
             lateness: lateness * SECOND,
+            outer,
         }
     }
 
-    pub(super) fn sql(&self) -> String {
+    /// The statements, each behind those it reads.
+    pub(super) fn statements(&self) -> Vec<String> {
+        match self.outer {
+            None => vec![self.create("q")],
+            Some(window) => vec![
+                self.create("inner"),
+                format!("CREATE QUERY q AS {}", Self::over(window)),
+            ],
+        }
+    }
+
+    /// The last statement as one SELECT, for a bounded run.
+    pub(super) fn bounded(&self) -> String {
+        match self.outer {
+            None => self.create("q"),
+            Some(window) => Self::over(&window.replacen("inner", &format!("({})", self.select()), 1)),
+        }
+    }
+
+    fn over(window: &str) -> String {
+        format!(
+            "SELECT site, window_start, window_end, count(*) AS windows, sum(n) AS n, max(ends) AS latest \
+             FROM {window} GROUP BY site, window_start, window_end"
+        )
+    }
+
+    fn create(&self, name: &str) -> String {
+        let with = match self.options.as_slice() {
+            [] => String::new(),
+            options => format!(" WITH ({})", options.join(", ")),
+        };
+        format!("CREATE QUERY {name}{with} AS {}", self.select())
+    }
+
+    fn select(&self) -> String {
         let mut groups: Vec<String> = self.keys.iter().map(ToString::to_string).collect();
         let mut columns: Vec<String> = Vec::new();
         for (index, key) in self.keys.iter().enumerate() {
             columns.push(format!("{key} AS key{index}"));
         }
-        if self.is_windowed {
+        if self.outer.is_some() {
+            groups.extend(["window_start", "window_end"].map(str::to_owned));
+            columns[0] = "site".to_owned();
+            columns.extend(["window_start AS begins", "window_end AS ends", "count(*) AS n"].map(str::to_owned));
+        } else if self.is_windowed {
             for column in ["window_start", "window_end", "final", "amended"] {
                 groups.push(column.to_owned());
                 columns.push(column.to_owned());
             }
         }
-        columns.extend(self.aggregates.iter().map(ToString::to_string));
-        let with = match self.options.as_slice() {
-            [] => String::new(),
-            options => format!(" WITH ({})", options.join(", ")),
-        };
+        let is_new = |aggregate: &&&str| self.outer.is_none() || !aggregate.ends_with(" n");
+        columns.extend(self.aggregates.iter().filter(is_new).map(ToString::to_string));
         let filter = self.filter.map(|filter| format!(" WHERE {filter}")).unwrap_or_default();
         let having = self
             .having
             .map(|having| format!(" HAVING {having}"))
             .unwrap_or_default();
         format!(
-            "CREATE QUERY q{with} AS SELECT {} FROM {}{filter} GROUP BY {}{having}",
+            "SELECT {} FROM {}{filter} GROUP BY {}{having}",
             columns.join(", "),
             self.from,
             groups.join(", ")

@@ -296,6 +296,9 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 
 fn run_check(config: &Path) -> Result<(), Failure> {
     let checked = check(config).map_err(|found| mistakes(&found))?;
+    for warning in &checked.warnings {
+        eprintln!("warning: {warning}");
+    }
     println!(
         "{} is right: {} shipped statements and {} of its own",
         config.display(),

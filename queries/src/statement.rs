@@ -1,6 +1,7 @@
 //! A statement is `CREATE QUERY` or `CREATE ALERT` as written: name, options with their places, and the SELECT.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
 use datafusion::sql::sqlparser::dialect::GenericDialect;
@@ -17,6 +18,19 @@ pub enum Emit {
     Update,
     /// Changed keys only, each time so many microseconds of event time have passed.
     Every(i64),
+}
+
+impl fmt::Display for Emit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Close => f.write_str("close"),
+            Self::Update => f.write_str("update"),
+            Self::Every(us) => {
+                let every = Duration::from_micros(us.unsigned_abs());
+                write!(f, "every {}", humantime::format_duration(every))
+            }
+        }
+    }
 }
 
 /// What a statement creates.

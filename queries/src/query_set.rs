@@ -1,5 +1,8 @@
 //! The query set holds all running queries and steps them: rows of streams go in, rows of queries come out.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -33,6 +36,9 @@ pub enum Restored {
     /// The snapshot could not be read; the query begins anew.
     Unreadable(String),
 }
+
+/// Room for planning the deepest statement that is taken; the system gives only as much as is used.
+const PLANNING_STACK_BYTES: usize = 64 << 20;
 
 /// All running queries, in an order in which each stands behind those it reads.
 pub struct QuerySet {
@@ -357,8 +363,28 @@ impl QuerySet {
                 "take another name",
             ));
         }
-        let planner = Planner::new(&self.catalog)?;
-        Query::create(statement, &self.catalog, &planner, feeds_alert, self.memory)
+        self.created(statement, feeds_alert)
+    }
+
+    /// Plans and compiles on a stack of its own: both go down an expression to its depth, in steps that are large.
+    fn created(&self, statement: Statement, feeds_alert: bool) -> Result<Query, QueryError> {
+        let at = statement.at;
+        let (catalog, memory) = (&self.catalog, self.memory);
+        let create = || {
+            let planner = Planner::new(catalog)?;
+            Query::create(statement, catalog, &planner, feeds_alert, memory)
+        };
+        std::thread::scope(|scope| {
+            let planning = std::thread::Builder::new()
+                .name("planning".to_owned())
+                .stack_size(PLANNING_STACK_BYTES)
+                .spawn_scoped(scope, create);
+            match planning.map(std::thread::ScopedJoinHandle::join) {
+                Ok(Ok(planned)) => planned,
+                Ok(Err(_)) => Err(at.wrong("the statement can't be planned: a fault in the engine")),
+                Err(error) => Err(at.wrong(format!("the statement can't be planned: {error}"))),
+            }
+        })
     }
 
     fn create_feeding(&mut self, statement: Statement, feeds_alert: bool) -> Result<(), QueryError> {
@@ -382,8 +408,7 @@ impl QuerySet {
             let statement = self.queries[index].statement().clone();
             let failed = |error: datafusion::common::DataFusionError| statement.at.wrong(error.strip_backtrace());
             let snapshot = self.queries[index].snapshot().map_err(failed)?;
-            let planner = Planner::new(&self.catalog)?;
-            let mut again = Query::create(statement.clone(), &self.catalog, &planner, true, self.memory)?;
+            let mut again = self.created(statement.clone(), true)?;
             again.restore(&snapshot).map_err(failed)?;
             waiting.extend(again.sources().map(str::to_owned));
             again.count_on_from(&mut self.queries[index]);

@@ -363,9 +363,7 @@ impl QuerySet {
             Arc::new(TimestampMicrosecondArray::from_iter_values(
                 late.iter().map(|(_, row)| row.watermark),
             )),
-            Arc::new(StringArray::from_iter_values(
-                late.iter().map(|(_, row)| row.reason),
-            )),
+            Arc::new(StringArray::from_iter_values(late.iter().map(|(_, row)| row.reason))),
         ];
         if let Ok(batch) = RecordBatch::try_new(schema, columns) {
             let flow = Flow::at_watermark(batch, self.watermark.unwrap_or(i64::MIN));

@@ -3,8 +3,15 @@
 //! DataFusion's group accumulators empty what they return, so a running answer needs our own for the common
 //! aggregates; every other one of DataFusion's runs through its row accumulators, which can be read again.
 
+pub(crate) mod cell;
+mod distinct;
+mod edge;
 mod extreme;
+mod spread;
 mod stock;
+#[cfg(test)]
+mod tests;
+mod verdict;
 
 use std::any::Any;
 use std::sync::Arc;
@@ -14,8 +21,13 @@ use arrow::datatypes::{DataType, Float64Type, Int64Type, UInt64Type};
 use datafusion::common::Result;
 use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
 
+use crate::accumulator::cell::Cells;
+use crate::accumulator::distinct::{Distinct, has_native_distinct};
+use crate::accumulator::edge::{Edge, EdgeCall};
 use crate::accumulator::extreme::{extreme, has_native_extreme};
+use crate::accumulator::spread::{Spread, SpreadCall};
 use crate::accumulator::stock::RowAccumulators;
+use crate::accumulator::verdict::{Verdict, VerdictCall};
 use crate::keys::Group;
 use crate::value::Value;
 
@@ -76,25 +88,78 @@ pub(crate) enum AggregateKind {
     Avg,
     /// `min` or `max` of a type with a native accumulator.
     Extreme { greatest: bool, data_type: DataType },
+    /// `first_value` or `last_value` of a plain type.
+    Edge(EdgeCall),
+    /// `bool_and` or `bool_or`.
+    Verdict(VerdictCall),
+    /// `var`, `stddev` and those of a population.
+    Spread(SpreadCall),
+    /// `count(DISTINCT x)` of whole numbers or times.
+    DistinctNumbers,
+    /// `count(DISTINCT x)` of texts.
+    DistinctTexts,
     /// Any other aggregate of DataFusion.
     Row(Arc<AggregateFunctionExpr>),
 }
 
 impl AggregateKind {
-    pub(crate) fn of(expr: &Arc<AggregateFunctionExpr>, argument_types: &[DataType]) -> Self {
-        let plain = !expr.is_distinct() && expr.order_bys().is_empty();
-        let native = match (expr.fun().name(), argument_types) {
-            ("count", [_]) if plain => Some(Self::Count),
-            ("sum", [DataType::Int64]) if plain => Some(Self::SumInt),
-            ("sum", [DataType::Float64]) if plain => Some(Self::SumFloat),
-            ("avg", [DataType::Float64]) if plain => Some(Self::Avg),
+    /// The kind of a call with arguments of these types, behind them those of its ORDER BY.
+    ///
+    /// # Errors
+    /// When DataFusion has no accumulator for it, such as of `stddev(DISTINCT x)`.
+    pub(crate) fn of(expr: &Arc<AggregateFunctionExpr>, argument_types: &[DataType]) -> Result<Self> {
+        let native = match (expr.is_distinct(), expr.order_bys()) {
+            (false, []) => Self::plain(expr.fun().name(), argument_types)?,
+            (true, []) => Self::distinct(expr.fun().name(), argument_types),
+            _ => None,
+        };
+        let native = native.or_else(|| Self::of_any_order(expr, argument_types));
+        match native {
+            Some(kind) => Ok(kind),
+            None => {
+                // Made once now, so that what DataFusion refuses is refused before the first row.
+                expr.create_accumulator()?;
+                Ok(Self::Row(Arc::clone(expr)))
+            }
+        }
+    }
+
+    /// Of a call with neither DISTINCT nor ORDER BY.
+    fn plain(name: &str, argument_types: &[DataType]) -> Result<Option<Self>> {
+        Ok(match (name, argument_types) {
+            ("count", [_]) => Some(Self::Count),
+            ("sum", [DataType::Int64]) => Some(Self::SumInt),
+            ("sum", [DataType::Float64]) => Some(Self::SumFloat),
+            ("avg", [DataType::Float64]) => Some(Self::Avg),
+            ("bool_and", [DataType::Boolean]) => Some(Self::Verdict(VerdictCall::All)),
+            ("bool_or", [DataType::Boolean]) => Some(Self::Verdict(VerdictCall::Any)),
+            (name, [DataType::Float64]) => SpreadCall::named(name).map(Self::Spread),
+            _ => None,
+        })
+    }
+
+    /// Of a call with DISTINCT.
+    fn distinct(name: &str, argument_types: &[DataType]) -> Option<Self> {
+        match (name, argument_types) {
+            ("count", [DataType::Utf8]) => Some(Self::DistinctTexts),
+            ("count", [data_type]) if has_native_distinct(data_type) => Some(Self::DistinctNumbers),
+            _ => None,
+        }
+    }
+
+    /// Of a call that may have DISTINCT and ORDER BY: they change nothing for the greatest value.
+    fn of_any_order(expr: &AggregateFunctionExpr, argument_types: &[DataType]) -> Option<Self> {
+        match (expr.fun().name(), argument_types) {
             (name @ ("min" | "max"), [data_type]) if has_native_extreme(data_type) => Some(Self::Extreme {
                 greatest: name == "max",
                 data_type: data_type.clone(),
             }),
+            (name @ ("first_value" | "last_value"), _) if !expr.is_distinct() => {
+                let order = expr.order_bys().first().map(|order| order.options);
+                EdgeCall::of(name == "last_value", order, expr.ignore_nulls(), argument_types).map(Self::Edge)
+            }
             _ => None,
-        };
-        native.unwrap_or_else(|| Self::Row(Arc::clone(expr)))
+        }
     }
 
     pub(crate) fn create(&self) -> Box<dyn GroupAccumulator> {
@@ -104,6 +169,11 @@ impl AggregateKind {
             Self::SumFloat => Box::new(SumFloat::default()),
             Self::Avg => Box::new(Avg::default()),
             Self::Extreme { greatest, data_type } => extreme(*greatest, data_type),
+            Self::Edge(call) => Cells::<Edge>::boxed(call),
+            Self::Verdict(call) => Cells::<Verdict>::boxed(call),
+            Self::Spread(call) => Cells::<Spread>::boxed(call),
+            Self::DistinctNumbers => Cells::<Distinct<i64>>::boxed(&()),
+            Self::DistinctTexts => Cells::<Distinct<Arc<str>>>::boxed(&()),
             Self::Row(expr) => Box::new(RowAccumulators::new(Arc::clone(expr))),
         }
     }

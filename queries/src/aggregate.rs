@@ -34,6 +34,15 @@ pub(crate) struct AggregateCall {
     pub(crate) name: String,
 }
 
+impl AggregateCall {
+    /// Whether panes of windows on `time` may be merged to a window.
+    fn is_mergeable(&self, time: &Computed) -> bool {
+        // Rows of the same time lie in the same pane, where they are told apart by arrival.
+        let is_ordered_by_time = || matches!(&self.args[..], [_, order] if order.to_string() == time.to_string());
+        self.kind.create().is_mergeable() || matches!(self.kind, AggregateKind::Edge(_)) && is_ordered_by_time()
+    }
+}
+
 /// What a GROUP BY column is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum GroupColumn {
@@ -91,12 +100,10 @@ struct Columns {
 
 impl Aggregate {
     pub(crate) fn new(plan: AggregatePlan) -> Result<Self> {
-        let mergeable = plan.aggregates.iter().all(|call| call.kind.create().is_mergeable());
-        let overlaps = plan
-            .window
-            .as_ref()
-            .is_some_and(|(_, spec)| spec.size_us > spec.slide_us);
-        let paned = overlaps && mergeable && plan.emit == Emit::Close;
+        let paned = plan.emit == Emit::Close
+            && plan.window.as_ref().is_some_and(|(time, spec)| {
+                spec.size_us > spec.slide_us && plan.aggregates.iter().all(|call| call.is_mergeable(time))
+            });
         let keys = KeyStore::new(&plan.key_types)?;
         Ok(Self {
             plan,

@@ -333,7 +333,7 @@ impl Compiler<'_> {
                 .collect::<Result<Vec<DataType>>>(),
         )?;
         Ok(AggregateCall {
-            kind: AggregateKind::of(&lowered.aggregate, &types),
+            kind: self.wrap(AggregateKind::of(&lowered.aggregate, &types))?,
             args,
             arg_types: types,
             filter: self.wrap(lowered.filter.map(computed).transpose())?,

@@ -21,13 +21,17 @@ use arrow::datatypes::{DataType, Float64Type, Int64Type, UInt64Type};
 use datafusion::common::Result;
 use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
 
-use crate::accumulator::cell::Cells;
+use crate::accumulator::cell::{Cell, Cells};
 use crate::accumulator::distinct::{Distinct, has_native_distinct};
 use crate::accumulator::edge::{Edge, EdgeCall};
 use crate::accumulator::extreme::{extreme, has_native_extreme};
 use crate::accumulator::spread::{Spread, SpreadCall};
 use crate::accumulator::stock::RowAccumulators;
 use crate::accumulator::verdict::{Verdict, VerdictCall};
+use crate::functions::decayed::Decayed;
+use crate::functions::own::Own;
+use crate::functions::rate::Rate;
+use crate::functions::seen::{FIRST_SEEN, LAST_SEEN};
 use crate::keys::Group;
 use crate::value::Value;
 
@@ -98,6 +102,10 @@ pub(crate) enum AggregateKind {
     DistinctNumbers,
     /// `count(DISTINCT x)` of texts.
     DistinctTexts,
+    /// `decayed_sum`.
+    Decayed(<Decayed as Cell>::Call),
+    /// `rate`.
+    Rate(<Rate as Cell>::Call),
     /// Any other aggregate of DataFusion.
     Row(Arc<AggregateFunctionExpr>),
 }
@@ -106,10 +114,10 @@ impl AggregateKind {
     /// The kind of a call with arguments of these types, behind them those of its ORDER BY.
     ///
     /// # Errors
-    /// When DataFusion has no accumulator for it, such as of `stddev(DISTINCT x)`.
+    /// When DataFusion has no accumulator for it, such as of `stddev(DISTINCT x)`, or when a constant is none.
     pub(crate) fn of(expr: &Arc<AggregateFunctionExpr>, argument_types: &[DataType]) -> Result<Self> {
         let native = match (expr.is_distinct(), expr.order_bys()) {
-            (false, []) => Self::plain(expr.fun().name(), argument_types)?,
+            (false, []) => Self::plain(expr, argument_types)?,
             (true, []) => Self::distinct(expr.fun().name(), argument_types),
             _ => None,
         };
@@ -125,14 +133,16 @@ impl AggregateKind {
     }
 
     /// Of a call with neither DISTINCT nor ORDER BY.
-    fn plain(name: &str, argument_types: &[DataType]) -> Result<Option<Self>> {
-        Ok(match (name, argument_types) {
+    fn plain(expr: &AggregateFunctionExpr, argument_types: &[DataType]) -> Result<Option<Self>> {
+        Ok(match (expr.fun().name(), argument_types) {
             ("count", [_]) => Some(Self::Count),
             ("sum", [DataType::Int64]) => Some(Self::SumInt),
             ("sum", [DataType::Float64]) => Some(Self::SumFloat),
             ("avg", [DataType::Float64]) => Some(Self::Avg),
             ("bool_and", [DataType::Boolean]) => Some(Self::Verdict(VerdictCall::All)),
             ("bool_or", [DataType::Boolean]) => Some(Self::Verdict(VerdictCall::Any)),
+            (Decayed::NAME, _) => Some(Self::Decayed(Decayed::call(&expr.expressions())?)),
+            (Rate::NAME, _) => Some(Self::Rate(Rate::call(&expr.expressions())?)),
             (name, [DataType::Float64]) => SpreadCall::named(name).map(Self::Spread),
             _ => None,
         })
@@ -150,10 +160,12 @@ impl AggregateKind {
     /// Of a call that may have DISTINCT and ORDER BY: they change nothing for the greatest value.
     fn of_any_order(expr: &AggregateFunctionExpr, argument_types: &[DataType]) -> Option<Self> {
         match (expr.fun().name(), argument_types) {
-            (name @ ("min" | "max"), [data_type]) if has_native_extreme(data_type) => Some(Self::Extreme {
-                greatest: name == "max",
-                data_type: data_type.clone(),
-            }),
+            (name @ ("min" | "max" | FIRST_SEEN | LAST_SEEN), [data_type]) if has_native_extreme(data_type) => {
+                Some(Self::Extreme {
+                    greatest: name == "max" || name == LAST_SEEN,
+                    data_type: data_type.clone(),
+                })
+            }
             (name @ ("first_value" | "last_value"), _) if !expr.is_distinct() => {
                 let order = expr.order_bys().first().map(|order| order.options);
                 EdgeCall::of(name == "last_value", order, expr.ignore_nulls(), argument_types).map(Self::Edge)
@@ -174,6 +186,8 @@ impl AggregateKind {
             Self::Spread(call) => Cells::<Spread>::boxed(call),
             Self::DistinctNumbers => Cells::<Distinct<i64>>::boxed(&()),
             Self::DistinctTexts => Cells::<Distinct<Arc<str>>>::boxed(&()),
+            Self::Decayed(half_life) => Cells::<Decayed>::boxed(half_life),
+            Self::Rate(unit) => Cells::<Rate>::boxed(unit),
             Self::Row(expr) => Box::new(RowAccumulators::new(Arc::clone(expr))),
         }
     }

@@ -13,6 +13,7 @@ mod compile;
 mod computed;
 pub mod error;
 pub mod flow;
+mod functions;
 mod join;
 mod keys;
 pub mod operator;

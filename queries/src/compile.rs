@@ -332,8 +332,11 @@ impl Compiler<'_> {
                 .map(|arg| arg.data_type(input))
                 .collect::<Result<Vec<DataType>>>(),
         )?;
+        let place = self.at(lowered.aggregate.fun().name());
+        let kind = AggregateKind::of(&lowered.aggregate, &types)
+            .map_err(|error| from_datafusion(&error, place, &self.statement.select))?;
         Ok(AggregateCall {
-            kind: self.wrap(AggregateKind::of(&lowered.aggregate, &types))?,
+            kind,
             args,
             arg_types: types,
             filter: self.wrap(lowered.filter.map(computed).transpose())?,

@@ -284,6 +284,11 @@ fn mistakes_are_told_in_words() {
         let mistakes = queries.create_all(parse_statements(&sql).expect("it can be read"));
         let said: Vec<String> = mistakes.iter().map(|(_, mistake)| mistake.to_string()).collect();
         assert!(said.len() == 1 && said[0].contains(words), "{call}: {said:?}");
+        assert!(said[0].starts_with("1:36: "), "{call} stands elsewhere: {said:?}");
+        assert!(
+            !said[0].contains("Error"),
+            "{call} is told as the inside sees it: {said:?}"
+        );
         let said = ask(call, &[(0, 0, 1, 1)]).expect_err("it is wrong");
         assert!(said.contains(words), "{call}, bounded: {said}");
     }

@@ -7,6 +7,7 @@ pub(crate) mod cell;
 mod distinct;
 mod edge;
 mod extreme;
+pub(crate) mod kind;
 mod spread;
 mod stock;
 #[cfg(test)]
@@ -19,19 +20,7 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, Float64Array, Int64Array, PrimitiveArray};
 use arrow::datatypes::{DataType, Float64Type, Int64Type, UInt64Type};
 use datafusion::common::Result;
-use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
 
-use crate::accumulator::cell::{Cell, Cells};
-use crate::accumulator::distinct::{Distinct, has_native_distinct};
-use crate::accumulator::edge::{Edge, EdgeCall};
-use crate::accumulator::extreme::{extreme, has_native_extreme};
-use crate::accumulator::spread::{Spread, SpreadCall};
-use crate::accumulator::stock::RowAccumulators;
-use crate::accumulator::verdict::{Verdict, VerdictCall};
-use crate::functions::decayed::Decayed;
-use crate::functions::own::Own;
-use crate::functions::rate::Rate;
-use crate::functions::seen::{FIRST_SEEN, LAST_SEEN};
 use crate::keys::Group;
 use crate::value::Value;
 
@@ -77,120 +66,6 @@ pub(crate) trait GroupAccumulator: Send {
     fn bytes(&self) -> usize;
     /// For `merge`.
     fn as_any(&self) -> &dyn Any;
-}
-
-/// Which accumulator an aggregate runs on; decided once when the query is created.
-#[derive(Debug, Clone)]
-pub(crate) enum AggregateKind {
-    /// `count(x)` without DISTINCT.
-    Count,
-    /// `sum` of integers, wrapping as DataFusion's does.
-    SumInt,
-    /// `sum` of floats.
-    SumFloat,
-    /// `avg` of floats.
-    Avg,
-    /// `min` or `max` of a type with a native accumulator.
-    Extreme { greatest: bool, data_type: DataType },
-    /// `first_value` or `last_value` of a plain type.
-    Edge(EdgeCall),
-    /// `bool_and` or `bool_or`.
-    Verdict(VerdictCall),
-    /// `var`, `stddev` and those of a population.
-    Spread(SpreadCall),
-    /// `count(DISTINCT x)` of whole numbers or times.
-    DistinctNumbers,
-    /// `count(DISTINCT x)` of texts.
-    DistinctTexts,
-    /// `decayed_sum`.
-    Decayed(<Decayed as Cell>::Call),
-    /// `rate`.
-    Rate(<Rate as Cell>::Call),
-    /// Any other aggregate of DataFusion.
-    Row(Arc<AggregateFunctionExpr>),
-}
-
-impl AggregateKind {
-    /// The kind of a call with arguments of these types, behind them those of its ORDER BY.
-    ///
-    /// # Errors
-    /// When DataFusion has no accumulator for it, such as of `stddev(DISTINCT x)`, or when a constant is none.
-    pub(crate) fn of(expr: &Arc<AggregateFunctionExpr>, argument_types: &[DataType]) -> Result<Self> {
-        let native = match (expr.is_distinct(), expr.order_bys()) {
-            (false, []) => Self::plain(expr, argument_types)?,
-            (true, []) => Self::distinct(expr.fun().name(), argument_types),
-            _ => None,
-        };
-        let native = native.or_else(|| Self::of_any_order(expr, argument_types));
-        match native {
-            Some(kind) => Ok(kind),
-            None => {
-                // Made once now, so that what DataFusion refuses is refused before the first row.
-                expr.create_accumulator()?;
-                Ok(Self::Row(Arc::clone(expr)))
-            }
-        }
-    }
-
-    /// Of a call with neither DISTINCT nor ORDER BY.
-    fn plain(expr: &AggregateFunctionExpr, argument_types: &[DataType]) -> Result<Option<Self>> {
-        Ok(match (expr.fun().name(), argument_types) {
-            ("count", [_]) => Some(Self::Count),
-            ("sum", [DataType::Int64]) => Some(Self::SumInt),
-            ("sum", [DataType::Float64]) => Some(Self::SumFloat),
-            ("avg", [DataType::Float64]) => Some(Self::Avg),
-            ("bool_and", [DataType::Boolean]) => Some(Self::Verdict(VerdictCall::All)),
-            ("bool_or", [DataType::Boolean]) => Some(Self::Verdict(VerdictCall::Any)),
-            (Decayed::NAME, _) => Some(Self::Decayed(Decayed::call(&expr.expressions())?)),
-            (Rate::NAME, _) => Some(Self::Rate(Rate::call(&expr.expressions())?)),
-            (name, [DataType::Float64]) => SpreadCall::named(name).map(Self::Spread),
-            _ => None,
-        })
-    }
-
-    /// Of a call with DISTINCT.
-    fn distinct(name: &str, argument_types: &[DataType]) -> Option<Self> {
-        match (name, argument_types) {
-            ("count", [DataType::Utf8]) => Some(Self::DistinctTexts),
-            ("count", [data_type]) if has_native_distinct(data_type) => Some(Self::DistinctNumbers),
-            _ => None,
-        }
-    }
-
-    /// Of a call that may have DISTINCT and ORDER BY: they change nothing for the greatest value.
-    fn of_any_order(expr: &AggregateFunctionExpr, argument_types: &[DataType]) -> Option<Self> {
-        match (expr.fun().name(), argument_types) {
-            (name @ ("min" | "max" | FIRST_SEEN | LAST_SEEN), [data_type]) if has_native_extreme(data_type) => {
-                Some(Self::Extreme {
-                    greatest: name == "max" || name == LAST_SEEN,
-                    data_type: data_type.clone(),
-                })
-            }
-            (name @ ("first_value" | "last_value"), _) if !expr.is_distinct() => {
-                let order = expr.order_bys().first().map(|order| order.options);
-                EdgeCall::of(name == "last_value", order, expr.ignore_nulls(), argument_types).map(Self::Edge)
-            }
-            _ => None,
-        }
-    }
-
-    pub(crate) fn create(&self) -> Box<dyn GroupAccumulator> {
-        match self {
-            Self::Count => Box::new(Count::default()),
-            Self::SumInt => Box::new(SumInt::default()),
-            Self::SumFloat => Box::new(SumFloat::default()),
-            Self::Avg => Box::new(Avg::default()),
-            Self::Extreme { greatest, data_type } => extreme(*greatest, data_type),
-            Self::Edge(call) => Cells::<Edge>::boxed(call),
-            Self::Verdict(call) => Cells::<Verdict>::boxed(call),
-            Self::Spread(call) => Cells::<Spread>::boxed(call),
-            Self::DistinctNumbers => Cells::<Distinct<i64>>::boxed(&()),
-            Self::DistinctTexts => Cells::<Distinct<Arc<str>>>::boxed(&()),
-            Self::Decayed(half_life) => Cells::<Decayed>::boxed(half_life),
-            Self::Rate(unit) => Cells::<Rate>::boxed(unit),
-            Self::Row(expr) => Box::new(RowAccumulators::new(Arc::clone(expr))),
-        }
-    }
 }
 
 /// Calls `each(group, row)` for the rows at which `array` is not null.

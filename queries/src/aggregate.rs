@@ -15,7 +15,7 @@ use arrow::compute::is_not_null;
 use arrow::datatypes::{DataType, SchemaRef, TimestampMicrosecondType};
 use datafusion::common::Result;
 
-use crate::accumulator::AggregateKind;
+use crate::accumulator::kind::AggregateKind;
 use crate::computed::{Computed, columns};
 use crate::flow::Flow;
 use crate::keys::{Group, KeyStore};

@@ -10,7 +10,7 @@ use datafusion::logical_expr::{Aggregate as AggregateNode, Expr, ExprSchemable, 
 use datafusion::physical_expr::aggregate::LoweredAggregateBuilder;
 use datafusion::physical_expr::planner::create_physical_expr;
 
-use crate::accumulator::AggregateKind;
+use crate::accumulator::kind::AggregateKind;
 use crate::aggregate::{Aggregate, AggregateCall, AggregatePlan, GroupColumn};
 use crate::assign_windows::AssignWindows;
 use crate::below::{Below, unaliased, window_of};

@@ -76,7 +76,7 @@ impl Kept for Arc<str> {
                 // Allocates only for a text that is new.
                 sets[cell]
                     .0
-                    .get_or_insert_with(array.value(row), |text| Arc::from(text));
+                    .get_or_insert_with(array.value(row), |text: &str| text.into());
             }
         }
     }

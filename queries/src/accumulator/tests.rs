@@ -15,7 +15,8 @@ use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext
 use datafusion::physical_expr::aggregate::LoweredAggregateBuilder;
 use proptest::prelude::*;
 
-use super::{AggregateKind, GroupAccumulator};
+use super::GroupAccumulator;
+use super::kind::AggregateKind;
 use crate::bounded;
 use crate::catalog::empty_table;
 use crate::computed::{Computed, columns, values};
@@ -65,6 +66,16 @@ const CALLS: &[&str] = &[
     "first_seen(u)",
     "last_seen(u) FILTER (WHERE p)",
     "approx_distinct(s)",
+    "approx_distinct(u)",
+    "approx_distinct(p)",
+    "bit_and(a) FILTER (WHERE p)",
+    "max(p)",
+    "max(a ORDER BY u)",
+    "max(p ORDER BY u)",
+    "min(DISTINCT u)",
+    "var_pop(DISTINCT a)",
+    "percentile_cont(0.3) WITHIN GROUP (ORDER BY a)",
+    "regr_slope(f, a)",
     "bit_xor(a)",
     "median(f)",
     "covar_pop(f, a)",
@@ -379,6 +390,61 @@ fn absorbed(call: &Call, batch: &RecordBatch, groups: &[Group]) -> Result<Answer
         }
     }
     read(accumulator.as_mut(), groups)
+}
+
+#[test]
+fn a_group_takes_over_what_another_holds_in_their_order() {
+    let row = |group, number| (group, Some(number), None, None, Some(number), None);
+    let batch = batch_of(&[row(0, 1), row(1, 3), row(0, 2), row(1, 4)]);
+    for (sql, want) in [
+        ("array_agg(a)", "[1, 2, 3, 4]"),
+        ("array_agg(a ORDER BY u DESC)", "[4, 3, 2, 1]"),
+        ("nth_value(a, 3 ORDER BY u)", "3"),
+        ("string_agg(CAST(a AS VARCHAR), ' ' ORDER BY u)", "1 2 3 4"),
+        ("first_value(a)", "1"),
+        ("last_value(a)", "4"),
+    ] {
+        let call = Call::of(sql).expect("it can be planned");
+        assert!(
+            !call.kind.create().is_mergeable(),
+            "{sql} hangs on the order of arrival"
+        );
+        let mut accumulator = call.create();
+        call.add(accumulator.as_mut(), &batch, false, |row| group_at(&batch, row))
+            .and_then(|()| accumulator.absorb(0, 1))
+            .and_then(|()| accumulator.absorb(2, 0)) // the first to come into an empty one
+            .unwrap_or_else(|error| panic!("{sql}: {error}"));
+        let answer = accumulator.evaluate(&[2]).expect("it answers");
+        let answer = arrow::util::display::array_value_to_string(&answer, 0).expect("it can be shown");
+        assert_eq!(answer, want, "{sql}");
+    }
+}
+
+#[test]
+fn an_order_by_that_says_nothing_is_passed_over() {
+    let row = |number| (0, Some(number), None, None, Some(number), None);
+    let batch = batch_of(&[row(1), row(3), row(3)]);
+    for (sql, want) in [
+        ("sum(DISTINCT a ORDER BY a)", "4"),
+        ("count(a ORDER BY s)", "3"),
+        ("bit_or(a ORDER BY u)", "3"),
+    ] {
+        let call = Call::of(sql).expect("it can be planned");
+        let mut accumulator = call.create();
+        call.add(accumulator.as_mut(), &batch, false, |_| 0)
+            .expect("it takes rows");
+        let state = accumulator.state(&[0]).expect("it can be kept");
+        let mut accumulator = call.create();
+        accumulator.restore(&[0], &state).expect("it can be taken back");
+        let answer = accumulator.evaluate(&[0]).expect("it answers");
+        let answer = arrow::util::display::array_value_to_string(&answer, 0).expect("it can be shown");
+        assert_eq!(answer, want, "{sql}");
+    }
+}
+
+#[test]
+fn what_datafusion_has_no_accumulator_for_is_refused_before_a_row_comes() {
+    assert!(Call::of("stddev(DISTINCT a)").is_err());
 }
 
 #[test]

@@ -188,7 +188,7 @@ fn assert_near(how: &str, got: &Answers, want: &Answers) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(10))]
+    #![proptest_config(ProptestConfig::with_cases(6))]
     #[test]
     fn continuous_answers_are_the_bounded_ones(
         steps in prop::collection::vec((0..6_i64, 0..9_i64, 0..2_u8, 0..5_i64, 0..5_i64), 1..30),
@@ -220,6 +220,13 @@ fn ask(select: &str, events: &[Event]) -> Result<Map<String, Value>, String> {
         .block_on(bounded::run(&format!("SELECT {select} FROM gate"), &recorded))
         .map_err(|error| error.to_string())?;
     Ok(row_to_json(&batches[0], 0))
+}
+
+#[test]
+fn hopping_windows_keep_panes_for_them() {
+    let queries = query_set();
+    let plan = queries.get("hop_panes").expect("it is there").operators().join("\n");
+    assert!(plan.contains("panes of 5s"), "{plan}");
 }
 
 #[test]

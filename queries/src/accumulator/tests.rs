@@ -421,6 +421,36 @@ fn a_group_takes_over_what_another_holds_in_their_order() {
 }
 
 #[test]
+fn what_comes_after_a_restart_has_come_later() {
+    let row = |number| (0, Some(number), None, None, Some(1), None);
+    for (sql, want) in [
+        ("first_value(a)", 1),
+        ("last_value(a)", 3),
+        ("first_value(a ORDER BY u)", 1),
+        ("last_value(a ORDER BY u)", 1),
+    ] {
+        // Two calls, as of two processes.
+        let [before, after] = [sql, sql].map(|sql| Call::of(sql).expect("it can be planned"));
+        let mut accumulator = before.create();
+        let batch = batch_of(&[row(1), row(2)]);
+        before
+            .add(accumulator.as_mut(), &batch, false, |_| 0)
+            .expect("it takes rows");
+        let state = accumulator.state(&[0]).expect("it can be kept");
+        let mut accumulator = after.create();
+        accumulator.restore(&[0], &state).expect("it can be taken back");
+        // One by itself in each of two groups, which are bridged.
+        let batch = batch_of(&[row(3)]);
+        after
+            .add(accumulator.as_mut(), &batch, true, |_| 1)
+            .expect("it takes rows");
+        accumulator.absorb(0, 1).expect("it takes over");
+        let answer = accumulator.value(0).expect("it answers");
+        assert!(is_near(&answer, &Value::Int(want)), "{sql} is {answer:?}");
+    }
+}
+
+#[test]
 fn an_order_by_that_says_nothing_is_passed_over() {
     let row = |number| (0, Some(number), None, None, Some(number), None);
     let batch = batch_of(&[row(1), row(3), row(3)]);

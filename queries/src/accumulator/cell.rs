@@ -9,7 +9,7 @@ use arrow::array::{
 };
 use arrow::compute::concat;
 use arrow::datatypes::{DataType, TimeUnit};
-use datafusion::common::Result;
+use datafusion::common::{Result, internal_datafusion_err};
 
 use super::{GroupAccumulator, same};
 use crate::keys::Group;
@@ -37,8 +37,8 @@ pub(crate) trait Cell: Default + Debug + Send + Sync + 'static {
     fn state(&self, call: &Self::Call) -> Vec<Value>;
     /// The types of `state`.
     fn state_types(call: &Self::Call) -> Vec<DataType>;
-    /// From what `state` gave.
-    fn restored(call: &Self::Call, state: &[Value]) -> Self;
+    /// From what `state` gave; `None` for what it never gives.
+    fn restored(call: &Self::Call, state: &[Value]) -> Option<Self>;
     /// Whether cells of panes, which part rows by time and not by arrival, give the right answer when merged.
     fn is_mergeable(_call: &Self::Call) -> bool {
         true
@@ -117,7 +117,9 @@ impl<C: Cell> GroupAccumulator for Cells<C> {
     fn restore(&mut self, groups: &[Group], state: &[ArrayRef]) -> Result<()> {
         for (row, group) in groups.iter().enumerate() {
             let state: Vec<Value> = state.iter().map(|column| Value::at(column, row)).collect();
-            self.cells[*group as usize] = C::restored(&self.call, &state);
+            self.cells[*group as usize] = C::restored(&self.call, &state).ok_or_else(|| {
+                internal_datafusion_err!("the snapshot holds {state:?}, which this version never kept")
+            })?;
         }
         Ok(())
     }

@@ -127,14 +127,11 @@ impl<K: Kept> Cell for Distinct<K> {
         let item = K::to_array(&HashSet::default()).data_type().clone();
         vec![DataType::List(Arc::new(Field::new_list_field(item, true)))]
     }
-    fn restored((): &(), state: &[Value]) -> Self {
-        let mut set = Self::default();
-        if let [Value::Other(list)] = state {
-            let values = list.as_list::<i32>().value(0);
-            set.0
-                .extend((0..values.len()).filter_map(|row| K::of(&Value::at(&values, row))));
-        }
-        set
+    fn restored((): &(), state: &[Value]) -> Option<Self> {
+        let [Value::Other(list)] = state else { return None };
+        let values = list.as_list_opt::<i32>()?.value(0);
+        let values = (0..values.len()).map(|row| K::of(&Value::at(&values, row)));
+        values.collect::<Option<_>>().map(Self)
     }
     fn heap_bytes(&self) -> usize {
         self.0.capacity() * (size_of::<K>() + 1) + self.0.iter().map(K::heap_bytes).sum::<usize>()

@@ -151,13 +151,17 @@ impl Cell for Edge {
             call.data_type.clone(),
         ]
     }
-    fn restored(call: &EdgeCall, state: &[Value]) -> Self {
+    fn restored(call: &EdgeCall, state: &[Value]) -> Option<Self> {
+        if state.len() == 4 && state.iter().all(Value::is_null) {
+            return Some(Self::default());
+        }
         let [Value::Int(place), Value::Int(key), Value::Int(arrival), value] = state else {
-            return Self::default();
+            return None;
         };
         // What comes now has come after all that is restored.
         call.arrivals.fetch_max(arrival.abs() + 1, Ordering::Relaxed);
-        Self(Some((Rank(*place as i8, *key, *arrival), value.clone())))
+        let rank = Rank(i8::try_from(*place).ok()?, *key, *arrival);
+        Some(Self(Some((rank, value.clone()))))
     }
     fn is_mergeable(_call: &EdgeCall) -> bool {
         // Panes part rows by time, so that their order of arrival is lost. With an ORDER BY of the window's own time

@@ -107,14 +107,14 @@ impl Cell for Spread {
     fn state_types(_call: &SpreadCall) -> Vec<DataType> {
         vec![DataType::Int64, DataType::Float64, DataType::Float64]
     }
-    fn restored(_call: &SpreadCall, state: &[Value]) -> Self {
+    fn restored(_call: &SpreadCall, state: &[Value]) -> Option<Self> {
         match state {
-            [Value::Int(count), Value::Float(mean), Value::Float(squares)] => Self {
+            [Value::Int(count), Value::Float(mean), Value::Float(squares)] => Some(Self {
                 count: *count,
                 mean: *mean,
                 squares: *squares,
-            },
-            _ => Self::default(),
+            }),
+            _ => None,
         }
     }
 }

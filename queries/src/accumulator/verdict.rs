@@ -67,10 +67,11 @@ impl Cell for Verdict {
     fn state_types(_call: &VerdictCall) -> Vec<DataType> {
         vec![DataType::Boolean]
     }
-    fn restored(_call: &VerdictCall, state: &[Value]) -> Self {
+    fn restored(_call: &VerdictCall, state: &[Value]) -> Option<Self> {
         match state {
-            [Value::Bool(value)] => Self(Some(*value)),
-            _ => Self::default(),
+            [Value::Bool(value)] => Some(Self(Some(*value))),
+            [Value::Null] => Some(Self::default()),
+            _ => None,
         }
     }
 }

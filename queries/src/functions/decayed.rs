@@ -85,13 +85,14 @@ impl Cell for Decayed {
     fn state_types(_half_life: &HalfLife) -> Vec<DataType> {
         Self::STATE.to_vec()
     }
-    fn restored(_half_life: &HalfLife, state: &[Value]) -> Self {
+    fn restored(_half_life: &HalfLife, state: &[Value]) -> Option<Self> {
         match state {
-            [Value::Float(sum), Value::Time(latest)] => Self {
+            [Value::Float(sum), Value::Time(latest)] => Some(Self {
                 sum: *sum,
                 latest: Some(*latest),
-            },
-            _ => Self::default(),
+            }),
+            [_, Value::Null] => Some(Self::default()),
+            _ => None,
         }
     }
 }

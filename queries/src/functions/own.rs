@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::{DataType, Field, FieldRef, IntervalUnit, Schema, TimeUnit};
-use datafusion::common::{Result, ScalarValue, plan_datafusion_err, plan_err};
+use datafusion::common::{Result, ScalarValue, internal_datafusion_err, plan_datafusion_err, plan_err};
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
 use datafusion::logical_expr::utils::{AggregateOrderSensitivity, format_state_name};
 use datafusion::logical_expr::{Accumulator, AggregateUDFImpl, ColumnarValue, Signature, Volatility};
@@ -136,7 +136,9 @@ impl<C: Own> Accumulator for OneCell<C> {
     fn merge_batch(&mut self, states: &[ArrayRef]) -> Result<()> {
         for row in 0..states[0].len() {
             let state: Vec<Value> = states.iter().map(|column| Value::at(column, row)).collect();
-            self.cell.merge(&self.call, &C::restored(&self.call, &state));
+            let later = C::restored(&self.call, &state)
+                .ok_or_else(|| internal_datafusion_err!("{} never keeps {state:?}", C::NAME))?;
+            self.cell.merge(&self.call, &later);
         }
         Ok(())
     }

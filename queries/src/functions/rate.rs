@@ -79,13 +79,14 @@ impl Cell for Rate {
     fn state_types(_unit: &Unit) -> Vec<DataType> {
         Self::STATE.to_vec()
     }
-    fn restored(_unit: &Unit, state: &[Value]) -> Self {
+    fn restored(_unit: &Unit, state: &[Value]) -> Option<Self> {
         match state {
-            [Value::Float(sum), Value::Time(earliest), Value::Time(latest)] => Self {
+            [Value::Float(sum), Value::Time(earliest), Value::Time(latest)] => Some(Self {
                 sum: *sum,
                 span: Some((*earliest, *latest)),
-            },
-            _ => Self::default(),
+            }),
+            [_, Value::Null, Value::Null] => Some(Self::default()),
+            _ => None,
         }
     }
 }

@@ -234,6 +234,10 @@ impl Operator for ReferenceJoin {
         }
     }
 
+    fn next_due(&self) -> i64 {
+        i64::MAX
+    }
+
     fn footprint(&self) -> Footprint {
         Footprint {
             keys: 0,

@@ -9,8 +9,10 @@ mod assign_windows;
 mod below;
 pub mod bounded;
 pub mod catalog;
+pub mod civil_time;
 mod compile;
 mod computed;
+pub mod cost;
 pub mod error;
 pub mod flow;
 mod functions;
@@ -23,6 +25,7 @@ pub mod query;
 pub mod query_set;
 pub mod row;
 pub mod rows;
+mod session;
 pub mod shipped;
 mod slot;
 pub mod snapshot;
@@ -37,3 +40,5 @@ pub mod window;
 mod batches;
 #[cfg(test)]
 mod golden;
+#[cfg(test)]
+mod oracle;

@@ -46,6 +46,17 @@ pub(crate) trait Operator: Send {
         Ok(())
     }
 
+    /// The first watermark at which `advance` has something to do. By default each one may be; what keeps no state has
+    /// nothing ever.
+    fn next_due(&self) -> i64 {
+        i64::MIN
+    }
+
+    /// How many rows it has said in place of ones it had said before.
+    fn amended(&self) -> u64 {
+        0
+    }
+
     /// The rows this operator stands for now, without changing it; `None` where it keeps none.
     fn peek(&mut self) -> Result<Option<Flow>> {
         Ok(None)
@@ -120,6 +131,10 @@ impl Operator for Filter {
         Ok(())
     }
 
+    fn next_due(&self) -> i64 {
+        i64::MAX
+    }
+
     fn describe(&self) -> String {
         format!("Filter: {}", self.predicate)
     }
@@ -158,6 +173,10 @@ impl Operator for Project {
             }
         });
         Ok(())
+    }
+
+    fn next_due(&self) -> i64 {
+        i64::MAX
     }
 
     fn describe(&self) -> String {
@@ -208,6 +227,10 @@ impl Operator for Relabel {
             }
         });
         Ok(())
+    }
+
+    fn next_due(&self) -> i64 {
+        i64::MAX
     }
 
     fn describe(&self) -> String {

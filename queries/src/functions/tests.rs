@@ -36,6 +36,11 @@ const WINDOWS: &[(&str, &str, &str)] = &[
         "emit = 'update'",
         "HOP(gate, event_time, INTERVAL '10 seconds', INTERVAL '25 seconds')",
     ),
+    (
+        "session",
+        "emit = 'close'",
+        "SESSION(gate, event_time, INTERVAL '6 seconds')",
+    ),
     ("running", "emit = 'update'", "gate"),
 ];
 const ANSWERS: &str = "decayed_sum(entered, event_time, INTERVAL '30 seconds') AS warmth,
@@ -43,6 +48,7 @@ decayed_sum(entered - exited, event_time, INTERVAL '1 minute') FILTER (WHERE exi
 rate(entered, event_time) AS a_second, rate(entered, event_time, INTERVAL '1 minute') AS a_minute,
 first_seen(event_time) AS first_seen, last_seen(event_time) AS last_seen,
 first_value(event_id ORDER BY event_time) AS opener, last_value(event_id ORDER BY event_time) AS closer,
+last_value(event_id ORDER BY received_at DESC) AS other_end,
 stddev_pop(entered) AS spread, bool_or(exited > 3) AS busy, count(DISTINCT device) AS devices, median(entered) AS middle";
 
 fn statements() -> Vec<Statement> {
@@ -54,8 +60,13 @@ fn statements() -> Vec<Statement> {
             } else {
                 "zone, window_start, window_end"
             };
-            let sql =
-                format!("CREATE QUERY {name} WITH ({options}) AS SELECT {by}, {ANSWERS} FROM {from} GROUP BY {by}");
+            // By arrival, which no pane knows, and a bounded run reads the rows of a session in the order of time.
+            let newest = match *name {
+                "hop_panes" | "session" => "",
+                _ => ", last_value(event_id) AS newest",
+            };
+            let select = format!("SELECT {by}, {ANSWERS}{newest} FROM {from} GROUP BY {by}");
+            let sql = format!("CREATE QUERY {name} WITH ({options}) AS {select}");
             parse_statements(&sql).expect("it can be read").remove(0)
         })
         .collect()

@@ -15,6 +15,7 @@ mod computed;
 pub mod cost;
 pub mod error;
 pub mod flow;
+mod functions;
 mod join;
 mod keys;
 pub mod operator;

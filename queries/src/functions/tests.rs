@@ -36,6 +36,11 @@ const WINDOWS: &[(&str, &str, &str)] = &[
         "emit = 'update'",
         "HOP(gate, event_time, INTERVAL '10 seconds', INTERVAL '25 seconds')",
     ),
+    (
+        "session",
+        "emit = 'close'",
+        "SESSION(gate, event_time, INTERVAL '6 seconds')",
+    ),
     ("running", "emit = 'update'", "gate"),
 ];
 const ANSWERS: &str = "decayed_sum(entered, event_time, INTERVAL '30 seconds') AS warmth,
@@ -54,8 +59,13 @@ fn statements() -> Vec<Statement> {
             } else {
                 "zone, window_start, window_end"
             };
-            let sql =
-                format!("CREATE QUERY {name} WITH ({options}) AS SELECT {by}, {ANSWERS} FROM {from} GROUP BY {by}");
+            // By arrival, which no pane knows, and a bounded run reads the rows of a session in the order of time.
+            let newest = match *name {
+                "hop_panes" | "session" => "",
+                _ => ", last_value(event_id) AS newest",
+            };
+            let select = format!("SELECT {by}, {ANSWERS}{newest} FROM {from} GROUP BY {by}");
+            let sql = format!("CREATE QUERY {name} WITH ({options}) AS {select}");
             parse_statements(&sql).expect("it can be read").remove(0)
         })
         .collect()

@@ -7,7 +7,7 @@ use datafusion::common::Result;
 
 use crate::computed::Computed;
 use crate::flow::Flow;
-use crate::operator::{Context, Operator, batch_of};
+use crate::operator::{Context, Judges, Operator, batch_of};
 use crate::row::Rows;
 use crate::window::WindowSpec;
 
@@ -30,6 +30,10 @@ impl Operator for AssignWindows {
             out.push(Rows::Many(windowed));
         }
         Ok(())
+    }
+
+    fn judges(&self) -> Judges {
+        Judges::Nothing
     }
 
     fn describe(&self) -> String {

@@ -1,5 +1,7 @@
 //! Compiles an optimised plan into a pipeline of operators, or says what in it can't run continuously.
 
+mod interval_join;
+
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, SchemaRef};
@@ -29,9 +31,11 @@ pub(crate) struct Compiled {
     pub(crate) schema: SchemaRef,
     /// Which columns tell rows apart that amend each other; `None` where each row stands for itself.
     pub(crate) keys: Option<Vec<usize>>,
-    /// The longest window, microseconds: how far times of output rows lie behind the watermark.
+    /// The longest window and what joins wait for, microseconds: how far times of output rows lie behind the watermark.
     pub(crate) lag_us: i64,
     pub(crate) has_state: bool,
+    /// Whether rows are grouped, so that one may be said again with other values.
+    pub(crate) is_grouped: bool,
     pub(crate) emit: Emit,
     /// The reference tables it looks up.
     pub(crate) references: Vec<String>,
@@ -61,12 +65,14 @@ pub(crate) fn compile(
         .emit
         .unwrap_or(if compiler.windowed { Emit::Close } else { Emit::Update });
     let keys = if compiler.has_state { key_columns(plan) } else { None };
+    let waits_us = compiler.pipeline.lag_us();
     Ok(Compiled {
         pipeline: compiler.pipeline,
         schema: Arc::new(plan.schema().as_arrow().clone()),
         keys,
-        lag_us: compiler.lag_us,
+        lag_us: compiler.lag_us.saturating_add(waits_us),
         has_state: compiler.has_state,
+        is_grouped: compiler.windowed || compiler.running,
         emit,
         references: compiler.references,
     })
@@ -369,12 +375,8 @@ impl Compiler<'_> {
         let stream_is_left = match (self.only_references(&join.left), self.only_references(&join.right)) {
             (false, true) => true,
             (true, false) => false,
-            _ => {
-                return Err(self.at("JOIN").mistake(
-                    "two streams are joined, and each row would wait for the other for ever",
-                    "one side must be a reference table (zones, seats, devices), possibly filtered",
-                ));
-            }
+            (false, false) => return self.join_streams(join),
+            (true, true) => return self.node(&join.left),
         };
         let keeps_unmatched = match (join.join_type, stream_is_left) {
             (JoinType::Inner, _) => false,
@@ -488,7 +490,7 @@ fn key_columns(plan: &LogicalPlan) -> Option<Vec<usize>> {
 /// Whether a query of this mode says rows again.
 pub(crate) fn output_relation(compiled: &Compiled) -> Relation {
     Relation::Output {
-        amends: compiled.has_state && amends(compiled.emit),
+        amends: compiled.is_grouped && amends(compiled.emit),
         lag_us: compiled.lag_us,
     }
 }

@@ -12,7 +12,7 @@ use rustc_hash::FxHashMap;
 use crate::catalog::References;
 use crate::computed::{Computed, columns, values};
 use crate::flow::Flow;
-use crate::operator::{Context, Footprint, Operator, batch_of};
+use crate::operator::{Context, Footprint, Judges, Operator, batch_of};
 use crate::pipeline::Pipeline;
 use crate::row::{Row, Rows};
 use crate::value::{Value, is_plain};
@@ -232,6 +232,10 @@ impl Operator for ReferenceJoin {
             Rows::One(row) if self.keys_are_plain => self.push_row(row, out),
             _ => self.push_flow(&rows.flow(), out),
         }
+    }
+
+    fn judges(&self) -> Judges {
+        Judges::Nothing
     }
 
     fn footprint(&self) -> Footprint {

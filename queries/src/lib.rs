@@ -13,7 +13,9 @@ mod compile;
 mod computed;
 pub mod error;
 pub mod flow;
+mod interval_join;
 mod join;
+mod key_bytes;
 mod keys;
 pub mod operator;
 mod pipeline;
@@ -27,6 +29,7 @@ mod slot;
 pub mod snapshot;
 pub mod statement;
 pub mod streams;
+mod time_bound;
 mod typed;
 pub mod value;
 pub mod watermark;
@@ -34,5 +37,7 @@ pub mod window;
 
 #[cfg(test)]
 mod batches;
+#[cfg(test)]
+mod feeding;
 #[cfg(test)]
 mod golden;

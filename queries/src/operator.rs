@@ -32,6 +32,17 @@ pub(crate) struct Context<'a> {
     pub(crate) late: &'a mut Vec<LateRow>,
 }
 
+/// What an operator does with the watermarks that rows met.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Judges {
+    /// It hands them on as they are.
+    Nothing,
+    /// It judges each row by its own and by no other.
+    ByRow,
+    /// It moves on to the latest that any row met, as windows do that close.
+    ByLatest,
+}
+
 /// One step of a compiled query.
 ///
 /// Contract: `push` and `advance` append what they say to `out` and nothing else (trusted); one row by itself gives
@@ -40,6 +51,22 @@ pub(crate) struct Context<'a> {
 pub(crate) trait Operator: Send {
     /// Takes rows.
     fn push(&mut self, rows: Rows, context: &mut Context<'_>, out: &mut Vec<Rows>) -> Result<()>;
+
+    /// Takes rows of the `input`th of the operators it reads; to most it makes no difference which.
+    fn push_input(&mut self, _input: usize, rows: Rows, context: &mut Context<'_>, out: &mut Vec<Rows>) -> Result<()> {
+        self.push(rows, context, out)
+    }
+
+    /// What it does with the watermarks that rows met.
+    fn judges(&self) -> Judges {
+        Judges::ByLatest
+    }
+
+    /// How far times of the rows it says may lie behind the watermark, microseconds, where its input's do not: what
+    /// reads it must be as far behind, or it would find these rows late.
+    fn lag_us(&self) -> i64 {
+        0
+    }
 
     /// Time has moved on to `watermark`, microseconds.
     fn advance(&mut self, _watermark: i64, _context: &mut Context<'_>, _out: &mut Vec<Rows>) -> Result<()> {
@@ -120,6 +147,10 @@ impl Operator for Filter {
         Ok(())
     }
 
+    fn judges(&self) -> Judges {
+        Judges::Nothing
+    }
+
     fn describe(&self) -> String {
         format!("Filter: {}", self.predicate)
     }
@@ -158,6 +189,10 @@ impl Operator for Project {
             }
         });
         Ok(())
+    }
+
+    fn judges(&self) -> Judges {
+        Judges::Nothing
     }
 
     fn describe(&self) -> String {
@@ -208,6 +243,10 @@ impl Operator for Relabel {
             }
         });
         Ok(())
+    }
+
+    fn judges(&self) -> Judges {
+        Judges::Nothing
     }
 
     fn describe(&self) -> String {

@@ -4,7 +4,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
-use arrow::array::Int64Array;
 use arrow::datatypes::SchemaRef;
 use datafusion::common::{DFSchema, Result};
 
@@ -12,10 +11,9 @@ use crate::catalog::{Catalog, Relation};
 use crate::compile::{Compiled, compile, output_relation};
 use crate::computed::Computed;
 use crate::error::QueryError;
-use crate::flow::Flow;
 use crate::operator::{Context, Footprint};
 use crate::planner::Planner;
-use crate::row::{Row, Rows};
+use crate::row::Rows;
 use crate::snapshot::QuerySnapshot;
 use crate::statement::{Statement, StatementKind};
 
@@ -52,6 +50,16 @@ pub struct Counters {
     pub busy_ns: u64,
     /// Evaluations: pushes and advances that did something.
     pub evaluations: u64,
+}
+
+/// How rows are set back that a query reads whose watermark stays behind.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Delay {
+    /// How far it stays behind, microseconds.
+    pub(crate) lag_us: i64,
+    /// A watermark beyond this counts as this: rows of a query that waits for partners or windows may be said when
+    /// time moves on, behind rows that met later watermarks, and must still find their windows open.
+    pub(crate) reached: i64,
 }
 
 /// A compiled, running query.
@@ -189,15 +197,19 @@ impl Query {
     }
 
     /// Feeds rows of `source`, which it takes as they are handed over: one by one, or many at a time.
-    pub(crate) fn push(&mut self, source: &str, rows: &[Rows], lag_us: i64, context: &mut Context<'_>) -> Vec<Output> {
+    pub(crate) fn push(&mut self, source: &str, rows: &[Rows], delay: Delay, context: &mut Context<'_>) -> Vec<Output> {
         self.counters.rows_in += rows.iter().map(|rows| rows.len() as u64).sum::<u64>();
         self.guarded(context, |query, context, out| {
             for rows in rows {
-                if lag_us > 0 {
-                    query
-                        .compiled
-                        .pipeline
-                        .push(source, &behind(rows.clone(), lag_us), context, out)?;
+                if delay.lag_us > 0 {
+                    let reached = if query.compiled.has_state {
+                        delay.reached
+                    } else {
+                        i64::MAX
+                    };
+                    let behind = |met: i64| met.min(reached).saturating_sub(delay.lag_us);
+                    let rows = rows.clone().meeting(behind);
+                    query.compiled.pipeline.push(source, &rows, context, out)?;
                 } else {
                     query.compiled.pipeline.push(source, rows, context, out)?;
                 }
@@ -311,20 +323,4 @@ fn holds(condition: &Computed, rows: &Rows) -> Result<Vec<bool>> {
         Rows::One(row) => vec![condition.holds(&row.values)?],
         Rows::Many(flow) => condition.mask(&flow.batch)?.values().iter().collect(),
     })
-}
-
-fn behind(rows: Rows, lag_us: i64) -> Rows {
-    match rows {
-        Rows::One(row) => Rows::One(Row {
-            watermark: row.watermark.saturating_sub(lag_us),
-            ..row
-        }),
-        Rows::Many(flow) => {
-            let watermarks = flow.watermarks.values().iter().map(|at| at.saturating_sub(lag_us));
-            Rows::Many(Flow {
-                watermarks: Arc::new(Int64Array::from_iter_values(watermarks)),
-                ..flow
-            })
-        }
-    }
 }

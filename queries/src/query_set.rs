@@ -14,7 +14,7 @@ use crate::error::{QueryError, nearest};
 use crate::flow::Flow;
 use crate::operator::{Context, LateRow};
 use crate::planner::Planner;
-use crate::query::{Output, Query};
+use crate::query::{Delay, Output, Query};
 use crate::row::{Row, Rows};
 use crate::snapshot::QuerySnapshot;
 use crate::statement::{Statement, StatementKind};
@@ -291,7 +291,15 @@ impl QuerySet {
                 references: &self.references,
                 late: &mut rows,
             };
-            let said = query.push(source, taken, self.lags[index], &mut context);
+            let delay = Delay {
+                lag_us: self.lags[index],
+                reached: if self.lags[index] > 0 && self.catalog.lags(source) {
+                    self.watermark.unwrap_or(i64::MIN)
+                } else {
+                    i64::MAX
+                },
+            };
+            let said = query.push(source, taken, delay, &mut context);
             if said.is_empty() && rows.is_empty() {
                 continue;
             }
@@ -363,9 +371,7 @@ impl QuerySet {
             Arc::new(TimestampMicrosecondArray::from_iter_values(
                 late.iter().map(|(_, row)| row.watermark),
             )),
-            Arc::new(StringArray::from_iter_values(
-                late.iter().map(|(_, row)| row.reason),
-            )),
+            Arc::new(StringArray::from_iter_values(late.iter().map(|(_, row)| row.reason))),
         ];
         if let Ok(batch) = RecordBatch::try_new(schema, columns) {
             let flow = Flow::at_watermark(batch, self.watermark.unwrap_or(i64::MIN));

@@ -213,7 +213,8 @@ fn call(relation: &TableFactor) -> Option<(String, Vec<FunctionArg>, Option<Tabl
     matches!(name.as_str(), "TUMBLE" | "HOP" | "SESSION").then(|| (name, arguments, alias.clone()))
 }
 
-fn argument(argument: &FunctionArg) -> Option<&SqlExpr> {
+/// The expression that an argument of a call is, by place or by name.
+pub(crate) fn argument(argument: &FunctionArg) -> Option<&SqlExpr> {
     match argument {
         FunctionArg::Unnamed(FunctionArgExpr::Expr(expr))
         | FunctionArg::Named {

@@ -16,6 +16,8 @@ use datafusion::prelude::SessionContext;
 use datafusion::sql::parser::Statement as ParsedStatement;
 use datafusion::sql::sqlparser::ast::Statement as SqlStatement;
 
+use crate::absence::absences;
+use crate::absent::AbsentNode;
 use crate::error::{Position, QueryError, from_datafusion};
 use crate::operator::batch_of;
 use crate::planner::{Tables, session};
@@ -82,6 +84,9 @@ async fn materialise(plan: LogicalPlan, state: &SessionState) -> Result<LogicalP
     for input in plan.inputs() {
         inputs.push(Box::pin(materialise(input.clone(), state)).await?);
     }
+    if let (Some(node), [input]) = (AbsentNode::of(&plan), inputs.as_slice()) {
+        return absences_of(node, &plan, input.clone(), state).await;
+    }
     let window = match &plan {
         LogicalPlan::Extension(extension) => extension.node.as_any().downcast_ref::<WindowNode>().cloned(),
         _ => None,
@@ -107,6 +112,30 @@ async fn materialise(plan: LogicalPlan, state: &SessionState) -> Result<LogicalP
     let schema = Arc::new(plan.schema().as_arrow().clone());
     let batch = batch_of(&schema, columns, indices.len())?;
     as_table(plan.schema(), batch)
+}
+
+/// The rows of ABSENT.
+async fn absences_of(
+    node: &AbsentNode,
+    plan: &LogicalPlan,
+    input: LogicalPlan,
+    state: &SessionState,
+) -> Result<LogicalPlan> {
+    let schema = Arc::clone(input.schema());
+    let column = |expr: &Expr, rows: &RecordBatch| {
+        let physical = state.create_physical_expr(expr.clone(), &schema)?;
+        physical.evaluate(rows)?.into_array(rows.num_rows())
+    };
+    let batches = DataFrame::new(state.clone(), input).collect().await?;
+    let rows = concat_batches(&Arc::new(schema.as_arrow().clone()), &batches)?;
+    let times = column(&node.time, &rows)?;
+    let keys = node
+        .keys
+        .iter()
+        .map(|key| column(key, &rows))
+        .collect::<Result<Vec<_>>>()?;
+    let said = Arc::new(plan.schema().as_arrow().clone());
+    as_table(plan.schema(), absences(&rows, &times, &keys, node.for_us, &said)?)
 }
 
 /// A plan that reads `batch` under the names and qualifiers of `schema`.

@@ -1,5 +1,6 @@
 //! Compiles an optimised plan into a pipeline of operators, or says what in it can't run continuously.
 
+mod absence;
 mod interval_join;
 
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use datafusion::logical_expr::{Aggregate as AggregateNode, Expr, ExprSchemable, 
 use datafusion::physical_expr::aggregate::LoweredAggregateBuilder;
 use datafusion::physical_expr::planner::create_physical_expr;
 
+use crate::absent::AbsentNode;
 use crate::accumulator::AggregateKind;
 use crate::aggregate::{Aggregate, AggregateCall, AggregatePlan, GroupColumn};
 use crate::assign_windows::AssignWindows;
@@ -134,6 +136,10 @@ impl Compiler<'_> {
                     .pipeline
                     .add(Box::new(AssignWindows::new(time, window.spec, schema)), &[child]))
             }
+            LogicalPlan::Extension(extension) if extension.node.as_any().is::<AbsentNode>() => {
+                let node = AbsentNode::of(plan).expect("the guard looked");
+                self.absence(node, plan)
+            }
             LogicalPlan::Aggregate(aggregate) => self.aggregate(aggregate),
             LogicalPlan::Join(join) => self.join(join),
             LogicalPlan::Union(union) => {
@@ -152,7 +158,7 @@ impl Compiler<'_> {
                 let word = what.split([':', ' ']).next().unwrap_or_default().to_owned();
                 Err(self.at(&word).mistake(
                     format!("{what} can't run on a stream without end"),
-                    "filters, projections, GROUP BY with or without TUMBLE and HOP, UNION ALL, and joins with reference tables can",
+                    "filters, projections, GROUP BY with or without TUMBLE and HOP, UNION ALL, joins and ABSENT can",
                 ))
             }
         }

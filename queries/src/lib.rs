@@ -3,6 +3,8 @@
 //! A statement is read by [`statement`], planned by [`planner`] on stock DataFusion, accepted or refused as a
 //! whole, and compiled by [`compile`] into operators that [`query_set`] steps with a batch and a watermark.
 
+mod absence;
+pub mod absent;
 mod accumulator;
 mod aggregate;
 mod assign_windows;

@@ -25,6 +25,7 @@ use datafusion::sql::sqlparser::ast::{
 };
 use datafusion::sql::sqlparser::tokenizer::Span;
 
+use crate::absent::AbsentPlanner;
 use crate::catalog::{Catalog, empty_table};
 use crate::computed::Computed;
 use crate::error::{Position, QueryError, find_word, from_datafusion, nearest};
@@ -59,9 +60,14 @@ pub(crate) fn session(tables: Tables, continuous: bool) -> datafusion::common::R
     let mut builder = SessionStateBuilder::new()
         .with_config(config)
         .with_default_features()
-        .with_relation_planners(vec![Arc::new(WindowPlanner {
-            tables: Arc::clone(&tables),
-        })]);
+        .with_relation_planners(vec![
+            Arc::new(WindowPlanner {
+                tables: Arc::clone(&tables),
+            }),
+            Arc::new(AbsentPlanner {
+                tables: Arc::clone(&tables),
+            }),
+        ]);
     if continuous {
         // Only what makes a plan simpler: projections stay as written, so that what is compiled is what was meant.
         let rules: Vec<Arc<dyn OptimizerRule + Send + Sync>> = vec![

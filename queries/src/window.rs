@@ -181,15 +181,15 @@ impl RelationPlanner for WindowPlanner {
         relation: TableFactor,
         context: &mut dyn RelationPlannerContext,
     ) -> Result<RelationPlanning> {
-        match call(&relation) {
+        match call(&relation, &["TUMBLE", "HOP", "SESSION"]) {
             Some((name, arguments, alias)) => plan_window(&self.tables, &name, arguments, alias, context),
             None => Ok(RelationPlanning::Original(Box::new(relation))),
         }
     }
 }
 
-/// A window call in FROM: its name in capitals, its arguments, its alias.
-fn call(relation: &TableFactor) -> Option<(String, Vec<FunctionArg>, Option<TableAlias>)> {
+/// A call of one of `names` in FROM: its name in capitals, its arguments, its alias.
+pub(crate) fn call(relation: &TableFactor, names: &[&str]) -> Option<(String, Vec<FunctionArg>, Option<TableAlias>)> {
     let (name, arguments, alias) = match relation {
         TableFactor::Table {
             name,
@@ -210,7 +210,7 @@ fn call(relation: &TableFactor) -> Option<(String, Vec<FunctionArg>, Option<Tabl
         _ => return None,
     };
     let name = name.to_string().to_uppercase();
-    matches!(name.as_str(), "TUMBLE" | "HOP" | "SESSION").then(|| (name, arguments, alias.clone()))
+    names.contains(&name.as_str()).then(|| (name, arguments, alias.clone()))
 }
 
 /// The expression that an argument of a call is, by place or by name.
@@ -296,7 +296,8 @@ fn plan_window(
     Ok(RelationPlanning::Planned(Box::new(PlannedRelation::new(plan, alias))))
 }
 
-fn plan_input(
+/// The stream, table or subquery that a call in FROM reads; `form` is how the call is written.
+pub(crate) fn plan_input(
     tables: &BTreeMap<String, Arc<dyn TableProvider>>,
     sql: &SqlExpr,
     form: &str,
@@ -336,7 +337,8 @@ fn plan_input(
     }
 }
 
-fn interval_us(expr: Expr, form: &str) -> Result<i64> {
+/// A length of time in microseconds; `form` is how the call is written in which it stands.
+pub(crate) fn interval_us(expr: Expr, form: &str) -> Result<i64> {
     let shown = expr.to_string();
     let literal = if matches!(expr, Expr::Literal(..)) || expr.exists(|e| Ok(matches!(e, Expr::Column(_))))? {
         expr
@@ -357,7 +359,7 @@ fn interval_us(expr: Expr, form: &str) -> Result<i64> {
     };
     // A century bounds what arithmetic on event times may meet.
     if us <= 0 || us > 100 * 366 * 86_400_000_000 {
-        return plan_err!("{shown}: a window's length is more than nothing and at most a hundred years");
+        return plan_err!("{shown}: a length of time here is more than nothing and at most a hundred years");
     }
     Ok(us)
 }

@@ -68,6 +68,26 @@ pub(crate) fn events(streams: &'static [&'static str], most: usize) -> impl Stra
     })
 }
 
+/// An event of zone 0 at so many seconds that met a watermark at so many seconds and moves it no further.
+pub(crate) fn event(stream: &'static str, time: i64, met: i64) -> Event {
+    Event {
+        stream,
+        time: time * SECOND,
+        met: met * SECOND,
+        left: met * SECOND,
+        zone: 0,
+        person: Some(1),
+        number: 0,
+    }
+}
+
+/// The mistake in `sql` beside the statements `before`, in words.
+pub(crate) fn mistake(before: &str, sql: &str) -> String {
+    let statement = parse_statements(sql).map(|mut statements| statements.remove(0));
+    let error = statement.and_then(|statement| queries(before).check(statement).map(|_| ()));
+    error.expect_err(sql).to_string()
+}
+
 /// Events of one stream; each with its number among all events as its id.
 fn flow_of(stream: &str, events: &[(usize, &Event)]) -> Flow {
     let schema = stream_schema(stream).expect("a stream");
@@ -143,8 +163,31 @@ fn queries(sql: &str) -> QuerySet {
 /// Feeds `events` in batches of these sizes, over and over, and lets time run out. When `restarting`, all state goes
 /// through bytes into new queries after each batch.
 pub(crate) fn feed(sql: &str, events: &[Event], sizes: &[usize], restarting: bool) -> Said {
+    let mut outputs = Vec::new();
+    let mut set = stepped(sql, events, sizes, restarting, &mut outputs);
+    set.advance(i64::MAX / 4, &mut outputs);
+    for query in set.queries() {
+        assert_eq!(query.broken(), None, "{} has stopped", query.name());
+        let left = query.footprint();
+        assert_eq!(left.keys, 0, "{} keeps rows that nothing finds", query.name());
+        // Windows keep some memory for those that come next.
+        if !query.name().starts_with("over_") {
+            assert_eq!(left.bytes, 0, "{} has lost count of what it keeps", query.name());
+        }
+    }
+    Said::of(&outputs)
+}
+
+/// The same one by one without the end of time.
+pub(crate) fn feed_without_end(sql: &str, events: &[Event]) -> Said {
+    let mut outputs = Vec::new();
+    stepped(sql, events, &[1], false, &mut outputs);
+    Said::of(&outputs)
+}
+
+fn stepped(sql: &str, events: &[Event], sizes: &[usize], restarting: bool, outputs: &mut Vec<Output>) -> QuerySet {
     let mut set = queries(sql);
-    let (mut from, mut outputs) = (0, Vec::new());
+    let mut from = 0;
     let mut sizes = sizes.iter().copied().cycle();
     while from < events.len() {
         let to = (from + sizes.next().unwrap_or(1)).min(events.len());
@@ -154,10 +197,10 @@ pub(crate) fn feed(sql: &str, events: &[Event], sizes: &[usize], restarting: boo
                 .filter(|(_, event)| event.stream == stream)
                 .collect();
             if !of_stream.is_empty() {
-                set.push(stream, &Rows::Many(flow_of(stream, &of_stream)), &mut outputs);
+                set.push(stream, &Rows::Many(flow_of(stream, &of_stream)), outputs);
             }
         }
-        set.advance(events[to - 1].left, &mut outputs);
+        set.advance(events[to - 1].left, outputs);
         if restarting {
             let snapshots: Vec<QuerySnapshot> = set
                 .snapshot()
@@ -176,17 +219,7 @@ pub(crate) fn feed(sql: &str, events: &[Event], sizes: &[usize], restarting: boo
         }
         from = to;
     }
-    set.advance(i64::MAX / 4, &mut outputs);
-    for query in set.queries() {
-        assert_eq!(query.broken(), None, "{} has stopped", query.name());
-        let left = query.footprint();
-        assert_eq!(left.keys, 0, "{} keeps rows that nothing finds", query.name());
-        // Windows keep some memory for those that come next.
-        if !query.name().starts_with("over_") {
-            assert_eq!(left.bytes, 0, "{} has lost count of what it keeps", query.name());
-        }
-    }
-    Said::of(&outputs)
+    set
 }
 
 /// What bounded runs say over the events that are not late; each statement may read those before it.

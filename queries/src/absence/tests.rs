@@ -2,7 +2,8 @@
 
 use proptest::prelude::*;
 
-use crate::feeding::{SECOND, check, events};
+use super::ABSENCE_WAS_FINAL;
+use crate::feeding::{Event, SECOND, check, event, events, feed, feed_without_end, mistake};
 
 const SQL: &str = "
 CREATE QUERY by_zone WITH (lateness = '1 second') AS
@@ -42,5 +43,103 @@ proptest! {
         sizes in prop::collection::vec(4..16_usize, 1..4),
     ) {
         check(SQL, &events, LATENESS, &sizes)?;
+    }
+}
+
+const ONE: &str =
+    "CREATE QUERY q AS SELECT event_id, absent_at FROM ABSENT(rfid, event_time, zone, INTERVAL '10 seconds');
+CREATE QUERY too_late AS SELECT event_id, reason FROM late;";
+
+#[test]
+fn an_absence_is_said_when_it_is_certain_and_not_before() {
+    let until = |watermark: i64| {
+        let mut last = event("click", 500, 0);
+        last.left = watermark * SECOND;
+        let events = [event("rfid", 100, 0), last];
+        feed_without_end(ONE, &events).rows.get("q").map_or(0, Vec::len)
+    };
+    assert_eq!([109, 110].map(until), [0, 1]);
+}
+
+#[test]
+fn a_row_in_the_last_moment_ends_a_silence_and_one_after_it_does_not() {
+    let between = |apart: i64| {
+        let events = [event("rfid", 100, 0), event("rfid", 100 + apart, 0)];
+        feed(ONE, &events, &[1], false).rows["q"].len()
+    };
+    assert_eq!([9, 10].map(between), [1, 2]);
+}
+
+#[test]
+fn a_row_between_others_puts_their_silences_together() {
+    let times = |times: &[i64]| -> Vec<String> {
+        let events: Vec<Event> = times.iter().map(|time| event("rfid", *time, 0)).collect();
+        feed(ONE, &events, &[1], false).rows.remove("q").unwrap_or_default()
+    };
+    let last = [r#"{"event_id":"e1","absent_at":"1970-01-01T00:02:06Z"}"#];
+    assert_eq!(times(&[100, 116, 108]), last);
+    // A row that another followed in time is not silent, though that one was not silent either.
+    assert_eq!(
+        times(&[110, 116, 105])[0],
+        r#"{"event_id":"e1","absent_at":"1970-01-01T00:02:06Z"}"#
+    );
+    assert_eq!(times(&[110, 116, 105]).len(), 1);
+}
+
+#[test]
+fn a_row_that_comes_too_late_is_told_and_ends_nothing() {
+    let events = [event("rfid", 100, 0), event("rfid", 105, 106)];
+    let said = feed(ONE, &events, &[1], false);
+    assert_eq!(
+        said.rows["q"],
+        [r#"{"event_id":"e0","absent_at":"1970-01-01T00:01:50Z"}"#]
+    );
+    let late = format!(r#"{{"event_id":"e1","reason":"{ABSENCE_WAS_FINAL}"}}"#);
+    assert_eq!(said.rows["too_late"], [late]);
+}
+
+#[test]
+fn a_mistake_in_absent_says_what_would_be_right() {
+    let cases = [
+        (
+            "ABSENT(rfid, event_time, zone)",
+            "ABSENT has 3 arguments; ABSENT(stream, time, key, for)",
+        ),
+        (
+            "ABSENT(rfid, zone, zone, INTERVAL '1 minute')",
+            "'rfid.zone' is Utf8, and silence is measured by a time",
+        ),
+        (
+            "ABSENT(rfid, event_time, zone, INTERVAL '1 month')",
+            "a month has no fixed length",
+        ),
+        (
+            "ABSENT(rfid, event_time, zone, 10)",
+            "is no length of time such as INTERVAL '10 seconds'",
+        ),
+        (
+            "ABSENT(rfid, event_time, 'zone', INTERVAL '1 minute')",
+            "is the same for all rows",
+        ),
+        (
+            "ABSENT(rfid, event_time, zon, INTERVAL '1 minute')",
+            "1:58: column 'zon' not found, did you mean 'zone'?",
+        ),
+        (
+            "ABSENT(counts, newest, zone, INTERVAL '1 minute')",
+            "1:38: 'counts' says rows again when they change",
+        ),
+        (
+            "ABSENT(zones, event_time, zone, INTERVAL '1 minute')",
+            "there is no stream, query or table 'zones'",
+        ),
+    ];
+    let counts = "CREATE QUERY counts AS SELECT zone, max(event_time) AS newest FROM rfid GROUP BY zone;";
+    for (from, expected) in cases {
+        let error = mistake(counts, &format!("CREATE QUERY q AS SELECT * FROM {from}"));
+        assert!(
+            error.contains(expected),
+            "{from}\n  said:     {error}\n  expected: {expected}"
+        );
     }
 }

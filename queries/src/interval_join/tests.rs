@@ -3,9 +3,7 @@
 use proptest::prelude::*;
 
 use super::PARTNERS_WERE_FINAL;
-use crate::feeding::{Event, SECOND, check, events, feed};
-use crate::query_set::QuerySet;
-use crate::statement::parse_statements;
+use crate::feeding::{Event, SECOND, check, event, events, feed, mistake};
 
 const SQL: &str = "
 CREATE QUERY inner_join WITH (lateness = '1 second') AS
@@ -75,4 +73,126 @@ proptest! {
     ) {
         check(SQL, &events, LATENESS, &sizes)?;
     }
+}
+
+fn one_join(kind: &str) -> String {
+    format!(
+        "CREATE QUERY q AS SELECT a.event_id AS a, b.event_id AS b FROM rfid a {kind} click b ON a.zone = b.zone
+        AND b.event_time BETWEEN a.event_time - INTERVAL '5 seconds' AND a.event_time + INTERVAL '10 seconds';
+        CREATE QUERY too_late AS SELECT event_id, watermark, reason FROM late;"
+    )
+}
+
+/// What the query `q` says of events fed one by one.
+fn said(sql: &str, events: &[Event]) -> Vec<String> {
+    feed(sql, events, &[1], false).rows.remove("q").unwrap_or_default()
+}
+
+#[test]
+fn both_ends_of_a_bound_belong_to_it() {
+    let around = |apart: i64| {
+        let events = [event("rfid", 100, 0), event("click", 100 + apart, 0)];
+        said(&one_join("JOIN"), &events).len()
+    };
+    assert_eq!([-6, -5, 0, 10, 11].map(around), [0, 1, 1, 1, 0]);
+}
+
+#[test]
+fn the_last_partner_that_is_not_late_is_still_found() {
+    // The watermark stands where a partner of the greatest difference is just not late.
+    let events = [
+        event("rfid", 100, 0),
+        event("click", 110, 110),
+        event("click", 109, 110),
+    ];
+    let said = feed(&one_join("LEFT JOIN"), &events, &[1], false);
+    assert_eq!(said.rows["q"], [r#"{"a":"e0","b":"e1"}"#]);
+    let late = format!(r#"{{"event_id":"e2","watermark":"1970-01-01T00:01:50Z","reason":"{PARTNERS_WERE_FINAL}"}}"#);
+    assert_eq!(said.rows["too_late"], [late]);
+}
+
+#[test]
+fn an_unmatched_row_is_said_when_it_is_certain_and_not_before() {
+    let until = |watermark: i64| {
+        let mut last = event("rfid", 500, 0);
+        last.left = watermark * SECOND;
+        let events = [event("rfid", 100, 0), last];
+        crate::feeding::feed_without_end(&one_join("LEFT JOIN"), &events)
+            .rows
+            .get("q")
+            .map_or(0, Vec::len)
+    };
+    assert_eq!([109, 110, 111].map(until), [0, 0, 1]);
+}
+
+#[test]
+fn a_row_meets_itself_once() {
+    let sql = "CREATE QUERY q AS SELECT a.event_id AS a, b.event_id AS b FROM rfid a JOIN rfid b
+        ON b.event_time BETWEEN a.event_time - INTERVAL '1 second' AND a.event_time + INTERVAL '1 second';";
+    assert_eq!(said(sql, &[event("rfid", 100, 0)]), [r#"{"a":"e0","b":"e0"}"#]);
+}
+
+#[test]
+fn a_pair_is_caused_by_the_row_that_came_later() {
+    let events = [event("click", 105, 90), event("rfid", 100, 100)];
+    let said = feed(&one_join("JOIN"), &events, &[2], false);
+    assert_eq!(said.traced["q"], [r#"{"a":"e1","b":"e0"} at 100000000 by Some("e1")"#]);
+}
+
+#[test]
+fn a_join_that_would_wait_for_ever_is_refused_with_its_place() {
+    let advice =
+        "add AND b.event_time BETWEEN a.event_time - INTERVAL '1 minute' AND a.event_time + INTERVAL '1 minute'";
+    let unbounded = "two streams are joined without a bound on time, and each row would wait for the other for ever";
+    let cases = [
+        ("JOIN click b ON a.zone = b.zone", format!("2:21: {unbounded}, {advice}")),
+        ("JOIN click b ON a.zone = b.zone AND b.event_time > a.event_time", format!("2:21: {unbounded}")),
+        (
+            "JOIN click b ON a.zone = b.zone AND b.event_time BETWEEN a.received_at AND a.event_time + INTERVAL '1 second'",
+            format!("2:21: {unbounded}"),
+        ),
+        (
+            "JOIN click b ON b.event_time BETWEEN a.event_time AND a.event_time + INTERVAL '1 month'",
+            format!("2:21: {unbounded}"),
+        ),
+        (
+            "JOIN click b ON b.event_time BETWEEN a.event_time AND a.event_time - INTERVAL '1 second'",
+            "2:21: two streams are joined where b.event_time - a.event_time is at least 0 s and at most -1 s, which nothing is"
+                .to_owned(),
+        ),
+        (
+            "FULL JOIN click b ON b.event_time = a.event_time",
+            "2:26: Full JOIN of two streams is not there, JOIN, LEFT JOIN and RIGHT JOIN are".to_owned(),
+        ),
+        (
+            "JOIN counts b ON b.newest = a.event_time",
+            "2:26: 'counts' says rows again when they change, so that each would be joined more than once".to_owned(),
+        ),
+        (
+            "JOIN (SELECT zone, max(event_time) AS newest FROM click GROUP BY zone) b ON b.newest = a.event_time",
+            "2:21: one side of the join is a GROUP BY of its own".to_owned(),
+        ),
+    ];
+    let counts = "CREATE QUERY counts AS SELECT zone, max(event_time) AS newest FROM rfid GROUP BY zone;";
+    for (join, expected) in cases {
+        let error = mistake(
+            counts,
+            &format!("CREATE QUERY q AS SELECT 1 AS one\n        FROM rfid a {join}"),
+        );
+        assert!(
+            error.starts_with(&expected),
+            "{join}\n  said:     {error}\n  expected: {expected}"
+        );
+    }
+}
+
+#[test]
+fn a_join_amends_nothing_and_its_rows_may_be_grouped_again() {
+    let sql = format!(
+        "{} CREATE QUERY n AS SELECT a, count(*) AS n FROM q GROUP BY a;",
+        one_join("JOIN")
+    );
+    let events = [event("rfid", 100, 0), event("click", 100, 0), event("click", 101, 0)];
+    let said = crate::feeding::feed_without_end(&sql, &events);
+    assert_eq!(said.rows["n"], [r#"{"a":"e0","n":1}"#, r#"{"a":"e0","n":2}"#]);
 }

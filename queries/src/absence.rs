@@ -24,6 +24,7 @@ use crate::computed::Computed;
 use crate::key_bytes::KeyBytes;
 use crate::operator::{Context, Footprint, Judges, LateRow, Operator};
 use crate::row::{Row, Rows};
+use crate::time_bound::shown_us;
 use crate::value::Value;
 
 /// Why a row takes no part.
@@ -33,12 +34,15 @@ const BYTES_PER_ROW: usize = 200;
 
 /// All that is fixed when the query is created.
 pub(crate) struct AbsencePlan {
+    /// Who may be silent.
     pub(crate) keys: KeyBytes,
+    /// When a row was.
     pub(crate) time: Computed,
     /// How long a key must be silent, microseconds.
     pub(crate) for_us: i64,
     /// How late a row may come, microseconds.
     pub(crate) lateness_us: i64,
+    /// The columns of the input, and `absent_at`.
     pub(crate) schema: SchemaRef,
 }
 
@@ -242,7 +246,7 @@ impl Operator for Absence {
 
     fn describe(&self) -> String {
         let keys: Vec<String> = self.plan.keys.columns().iter().map(ToString::to_string).collect();
-        let length = humantime::format_duration(std::time::Duration::from_micros(self.plan.for_us.unsigned_abs()));
+        let length = shown_us(self.plan.for_us);
         format!("Absent: ({}) for {length} on {}", keys.join(", "), self.plan.time)
     }
 }

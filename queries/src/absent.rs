@@ -17,6 +17,7 @@ use datafusion::logical_expr::{Expr, ExprSchemable, Extension, LogicalPlan, User
 use datafusion::sql::sqlparser::ast::{Expr as SqlExpr, FunctionArg, FunctionArguments, TableAlias, TableFactor};
 
 use crate::streams::time_type;
+use crate::time_bound::shown_us;
 use crate::window::{argument, call, interval_us, plan_input};
 
 /// The column that tells when a key had been silent for so long.
@@ -27,8 +28,11 @@ const FORM: &str = "ABSENT(stream, time, key, for) with one key or several, as i
 /// The logical node: rows of its input after which their key was silent, with `absent_at` added.
 #[derive(Debug, Clone)]
 pub(crate) struct AbsentNode {
+    /// Where its rows come from.
     pub(crate) input: Arc<LogicalPlan>,
+    /// When a row was.
     pub(crate) time: Expr,
+    /// Who may be silent.
     pub(crate) keys: Vec<Expr>,
     /// How long a key must be silent, microseconds.
     pub(crate) for_us: i64,
@@ -105,8 +109,13 @@ impl UserDefinedLogicalNodeCore for AbsentNode {
     }
     fn fmt_for_explain(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let keys: Vec<String> = self.keys.iter().map(ToString::to_string).collect();
-        let length = humantime::format_duration(std::time::Duration::from_micros(self.for_us.unsigned_abs()));
-        write!(f, "Absent: ({}) for {length} on {}", keys.join(", "), self.time)
+        write!(
+            f,
+            "Absent: ({}) for {} on {}",
+            keys.join(", "),
+            shown_us(self.for_us),
+            self.time
+        )
     }
     fn with_exprs_and_inputs(&self, mut exprs: Vec<Expr>, mut inputs: Vec<LogicalPlan>) -> Result<Self> {
         let keys = exprs.split_off(1);

@@ -18,6 +18,7 @@ use crate::snapshot::QuerySnapshot;
 use crate::statement::parse_statements;
 use crate::streams::{EVENT_STREAMS, LATE, stream_schema};
 
+/// A second in microseconds.
 pub(crate) const SECOND: i64 = 1_000_000;
 /// How far events come out of order without being late, before any lateness.
 const DELAY: i64 = 2 * SECOND;
@@ -25,14 +26,19 @@ const DELAY: i64 = 2 * SECOND;
 /// An event as the tests have it.
 #[derive(Debug, Clone)]
 pub(crate) struct Event {
+    /// The stream it is of.
     pub(crate) stream: &'static str,
+    /// Its event time.
     pub(crate) time: i64,
     /// The watermark it met.
     pub(crate) met: i64,
     /// The watermark behind it.
     pub(crate) left: i64,
+    /// Its zone.
     pub(crate) zone: u8,
+    /// Its person; most streams have none.
     pub(crate) person: Option<u8>,
+    /// Whatever number its stream has.
     pub(crate) number: i64,
 }
 

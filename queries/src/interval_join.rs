@@ -18,6 +18,7 @@ use crate::computed::Computed;
 use crate::key_bytes::KeyBytes;
 use crate::operator::{Context, Footprint, Judges, LateRow, Operator};
 use crate::row::{Row, Rows};
+use crate::time_bound::shown_us;
 use crate::value::Value;
 
 /// Why a row takes no part in a join.
@@ -29,8 +30,9 @@ const BYTES_PER_ROW: usize = 160;
 pub(crate) struct IntervalJoinPlan {
     /// The left side and the right side.
     pub(crate) sides: [SidePlan; 2],
-    /// The bound on right time − left time, microseconds.
+    /// The least right time − left time, microseconds.
     pub(crate) low_us: i64,
+    /// The greatest right time − left time, microseconds.
     pub(crate) high_us: i64,
     /// How late a row may come, microseconds.
     pub(crate) lateness_us: i64,
@@ -40,13 +42,17 @@ pub(crate) struct IntervalJoinPlan {
     pub(crate) filter: Option<Computed>,
     /// The side whose rows are said with nulls when nothing matched them: 0 for LEFT JOIN, 1 for RIGHT JOIN.
     pub(crate) outer: Option<usize>,
+    /// The columns of the left side and the right side.
     pub(crate) schema: SchemaRef,
 }
 
 /// One side of the join.
 pub(crate) struct SidePlan {
+    /// What must be equal on both sides.
     pub(crate) keys: KeyBytes,
+    /// The time that is bound.
     pub(crate) time: Computed,
+    /// Its columns.
     pub(crate) schema: SchemaRef,
 }
 
@@ -294,10 +300,6 @@ impl Operator for IntervalJoin {
     }
 
     fn describe(&self) -> String {
-        let shown = |us: i64| {
-            let length = humantime::format_duration(std::time::Duration::from_micros(us.unsigned_abs()));
-            format!("{}{length}", if us < 0 { "-" } else { "" })
-        };
         let kind = match self.plan.outer {
             None => "Join",
             Some(0) => "Left join",
@@ -315,8 +317,8 @@ impl Operator for IntervalJoin {
             "{} - {} from {} to {}",
             right.time,
             left.time,
-            shown(self.plan.low_us),
-            shown(self.plan.high_us)
+            shown_us(self.plan.low_us),
+            shown_us(self.plan.high_us)
         ));
         conditions.extend(self.plan.filter.as_ref().map(ToString::to_string));
         format!("{kind} of two streams: {}", conditions.join(" AND "))

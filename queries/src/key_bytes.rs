@@ -16,9 +16,11 @@ pub(crate) struct KeyBytes {
     converter: Option<RowConverter>,
 }
 
-/// A key, and whether NULL is among its values.
+/// The key of a row.
 pub(crate) struct Key {
+    /// Bytes that only an equal key has; NULL is equal to NULL.
     pub(crate) bytes: Vec<u8>,
+    /// Whether NULL is among its values.
     pub(crate) has_null: bool,
 }
 

@@ -215,3 +215,9 @@ fn length_us(scalar: &ScalarValue) -> Option<i64> {
         _ => None,
     }
 }
+
+/// A length of time as people write it, with its sign.
+pub(crate) fn shown_us(us: i64) -> String {
+    let length = humantime::format_duration(std::time::Duration::from_micros(us.unsigned_abs()));
+    format!("{}{length}", if us < 0 { "-" } else { "" })
+}

@@ -203,9 +203,10 @@ pub(crate) fn column_of<'a>(data_type: &DataType, values: impl Iterator<Item = &
         other => {
             let cells: Vec<ArrayRef> = values.map(|value| value.to_array(other)).collect();
             let cells: Vec<&dyn Array> = cells.iter().map(AsRef::as_ref).collect();
-            match cells.is_empty() {
-                true => new_empty_array(other),
-                false => concat(&cells)?,
+            if cells.is_empty() {
+                new_empty_array(other)
+            } else {
+                concat(&cells)?
             }
         }
     })

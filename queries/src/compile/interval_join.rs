@@ -7,15 +7,31 @@ use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{Expr, ExprSchemable, Join, JoinType, LogicalPlan};
 
 use super::Compiler;
-use crate::error::QueryError;
+use crate::error::{Position, QueryError, find_word};
 use crate::interval_join::{IntervalJoin, IntervalJoinPlan, SidePlan};
 use crate::key_bytes::KeyBytes;
-use crate::time_bound::TimeBound;
+use crate::time_bound::{TimeBound, shown_us};
 
 /// Bounds are at most this far from zero: it keeps arithmetic on times in range.
 const LONGEST_BOUND_US: i64 = 100 * 366 * 86_400_000_000;
 
 impl Compiler<'_> {
+    /// Where the word stands that makes this join: those of its left side stand before it.
+    fn at_join(&self, join: &Join) -> Position {
+        let mut place = self.at("JOIN");
+        for _ in 0..joins_in(&join.left) {
+            let behind = Position {
+                column: place.column + 1,
+                ..place
+            };
+            match find_word(&self.statement.select, "JOIN", behind) {
+                Some(next) => place = next,
+                None => break,
+            }
+        }
+        place
+    }
+
     /// Adds the operator of a join neither of whose sides is a reference table.
     pub(super) fn join_streams(&mut self, join: &Join) -> Result<usize, QueryError> {
         let outer = match join.join_type {
@@ -23,7 +39,7 @@ impl Compiler<'_> {
             JoinType::Left => Some(0),
             JoinType::Right => Some(1),
             other => {
-                return Err(self.at("JOIN").mistake(
+                return Err(self.at_join(join).mistake(
                     format!("{other} JOIN of two streams is not there"),
                     "JOIN, LEFT JOIN and RIGHT JOIN are",
                 ));
@@ -39,7 +55,7 @@ impl Compiler<'_> {
         }
         let Some(bound) = self.wrap(TimeBound::of(join))? else {
             let (left, right) = (time_of(&join.left, "a"), time_of(&join.right, "b"));
-            return Err(self.at("JOIN").mistake(
+            return Err(self.at_join(join).mistake(
                 "two streams are joined without a bound on time, and each row would wait for the other for ever",
                 format!(
                     "add AND {right} BETWEEN {left} - INTERVAL '1 minute' AND {left} + INTERVAL '1 minute', or join with a reference table"
@@ -47,19 +63,19 @@ impl Compiler<'_> {
             ));
         };
         if bound.low_us > bound.high_us {
-            return Err(self.at("JOIN").mistake(
+            return Err(self.at_join(join).mistake(
                 format!(
-                    "two streams are joined where {} - {} is at least {} s and at most {} s, which nothing is",
+                    "two streams are joined where {} - {} is at least {} and at most {}, which nothing is",
                     bound.right,
                     bound.left,
-                    seconds(bound.low_us),
-                    seconds(bound.high_us)
+                    shown_us(bound.low_us),
+                    shown_us(bound.high_us)
                 ),
                 "BETWEEN asks for the earlier time first",
             ));
         }
         if bound.low_us < -LONGEST_BOUND_US || bound.high_us > LONGEST_BOUND_US {
-            return Err(self.at("JOIN").mistake(
+            return Err(self.at_join(join).mistake(
                 "two streams are joined with a bound of more than a hundred years",
                 "make it shorter: each row is kept for so long",
             ));
@@ -68,7 +84,7 @@ impl Compiler<'_> {
         (self.windowed, self.running) = (false, false);
         let children = [self.node(&join.left)?, self.node(&join.right)?];
         if self.windowed || self.running {
-            return Err(self.at("JOIN").mistake(
+            return Err(self.at_join(join).mistake(
                 "one side of the join is a GROUP BY of its own",
                 "create it as a query WITH (emit = 'close') and join with that",
             ));
@@ -126,8 +142,8 @@ fn time_of(side: &LogicalPlan, likely: &str) -> String {
     }
 }
 
-fn seconds(us: i64) -> String {
-    #[expect(clippy::cast_precision_loss, reason = "shown to people")]
-    let seconds = us as f64 / 1_000_000.0;
-    seconds.to_string()
+/// How many joins there are in a plan.
+fn joins_in(plan: &LogicalPlan) -> usize {
+    let within: usize = plan.inputs().into_iter().map(joins_in).sum();
+    within + usize::from(matches!(plan, LogicalPlan::Join(_)))
 }

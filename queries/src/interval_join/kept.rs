@@ -42,10 +42,9 @@ impl IntervalJoin {
         ];
         for (side, plan) in self.plan.sides.iter().enumerate() {
             for (index, field) in plan.schema.fields().iter().enumerate() {
-                let cells = rows.iter().map(|(of, row)| match *of == side {
-                    true => &row.values[index],
-                    false => &Value::Null,
-                });
+                let cells = rows
+                    .iter()
+                    .map(|(of, row)| if *of == side { &row.values[index] } else { &Value::Null });
                 columns.push((name(side, index), column_of(field.data_type(), cells)?));
             }
         }

@@ -220,6 +220,11 @@ impl Operator for Absence {
         Ok(())
     }
 
+    fn next_due(&self) -> i64 {
+        let first = self.order.first_key_value();
+        first.map_or(i64::MAX, |((last, _), _)| last.saturating_add(self.wait_us()))
+    }
+
     fn judges(&self) -> Judges {
         Judges::ByRow
     }

@@ -18,7 +18,7 @@ use datafusion::sql::sqlparser::ast::{Expr as SqlExpr, FunctionArg, FunctionArgu
 
 use crate::streams::time_type;
 use crate::time_bound::shown_us;
-use crate::window::{argument, call, interval_us, plan_input};
+use crate::window::planning::{argument, call, interval_us, plan_input};
 
 /// The column that tells when a key had been silent for so long.
 pub const ABSENT_AT: &str = "absent_at";
@@ -136,9 +136,9 @@ impl RelationPlanner for AbsentPlanner {
         relation: TableFactor,
         context: &mut dyn RelationPlannerContext,
     ) -> Result<RelationPlanning> {
-        match call(&relation, &["ABSENT"]) {
-            Some((_, arguments, alias)) => plan_absent(&self.tables, &arguments, alias, context),
-            None => Ok(RelationPlanning::Original(Box::new(relation))),
+        match call(&relation) {
+            Some((name, arguments, alias)) if name == "ABSENT" => plan_absent(&self.tables, &arguments, alias, context),
+            _ => Ok(RelationPlanning::Original(Box::new(relation))),
         }
     }
 }
@@ -180,7 +180,7 @@ fn plan_absent(
         return plan_err!("ABSENT has no key; {FORM} was expected");
     }
     let length = context.sql_to_expr(length.clone(), &DFSchema::empty())?;
-    let for_us = interval_us(length, FORM)?;
+    let for_us = interval_us(length, false, FORM)?;
     let plan = LogicalPlan::Extension(Extension {
         node: Arc::new(AbsentNode::try_new(input, time, keys, for_us)?),
     });

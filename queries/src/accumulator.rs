@@ -43,6 +43,8 @@ pub(crate) trait GroupAccumulator: Send {
     }
     /// Adds what another accumulator of the same aggregate holds for `groups`.
     fn merge(&mut self, other: &dyn GroupAccumulator, groups: &[Group]) -> Result<()>;
+    /// Adds what the group `from` holds to the group `into`, whose rows came earlier; the caller then clears `from`.
+    fn absorb(&mut self, into: Group, from: Group) -> Result<()>;
     /// The values of `groups`, in their order.
     fn evaluate(&mut self, groups: &[Group]) -> Result<ArrayRef>;
     /// What a snapshot keeps of `groups`, one or more columns.
@@ -160,6 +162,10 @@ impl GroupAccumulator for Count {
         }
         Ok(())
     }
+    fn absorb(&mut self, into: Group, from: Group) -> Result<()> {
+        self.counts[into as usize] += self.counts[from as usize];
+        Ok(())
+    }
     fn evaluate(&mut self, groups: &[Group]) -> Result<ArrayRef> {
         Ok(Arc::new(Int64Array::from_iter_values(
             groups.iter().map(|group| self.counts[*group as usize]),
@@ -240,6 +246,12 @@ macro_rules! sum_accumulator {
                     self.sums[group] = $add(self.sums[group], other.sums[group]);
                     self.seen[group] |= other.seen[group];
                 }
+                Ok(())
+            }
+            fn absorb(&mut self, into: Group, from: Group) -> Result<()> {
+                let (into, from) = (into as usize, from as usize);
+                self.sums[into] = $add(self.sums[into], self.sums[from]);
+                self.seen[into] |= self.seen[from];
                 Ok(())
             }
             fn evaluate(&mut self, groups: &[Group]) -> Result<ArrayRef> {
@@ -338,6 +350,12 @@ impl GroupAccumulator for Avg {
             self.sums[group] += other.sums[group];
             self.counts[group] += other.counts[group];
         }
+        Ok(())
+    }
+    fn absorb(&mut self, into: Group, from: Group) -> Result<()> {
+        let (into, from) = (into as usize, from as usize);
+        self.sums[into] += self.sums[from];
+        self.counts[into] += self.counts[from];
         Ok(())
     }
     fn evaluate(&mut self, groups: &[Group]) -> Result<ArrayRef> {

@@ -98,7 +98,25 @@ pub(crate) fn from_datafusion(error: &DataFusionError, start: Position, text: &s
             right,
         };
     }
-    start.wrong(message.to_owned())
+    start_of(message, text, start).wrong(message.to_owned())
+}
+
+/// Where in a text a message without a place belongs: at the first word in it that is written in the text in capitals
+/// (a window, a clause) or that it quotes.
+fn start_of(message: &str, text: &str, start: Position) -> Position {
+    let capitals = message
+        .split(|c: char| !c.is_alphanumeric() && c != '_')
+        .filter(|word| word.len() > 2 && word.chars().all(|c| c.is_ascii_uppercase() || c == '_'));
+    let quoted = message
+        .split('\'')
+        .skip(1)
+        .step_by(2)
+        .flat_map(|quote| quote.split('.').next_back());
+    capitals
+        .chain(quoted)
+        .filter(|word| !word.is_empty())
+        .find_map(|word| find_word(text, word, start))
+        .unwrap_or(start)
 }
 
 fn schema_advice(error: &DataFusionError) -> Option<String> {

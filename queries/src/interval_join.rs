@@ -274,6 +274,15 @@ impl Operator for IntervalJoin {
         Ok(())
     }
 
+    fn next_due(&self) -> i64 {
+        let due = (0..2).filter_map(|side| {
+            let ((time, _), _) = self.sides[side].order.first_key_value()?;
+            let wait_us = self.plan.reach_us(side).saturating_add(self.plan.lateness_us);
+            Some(time.saturating_add(wait_us).saturating_add(1))
+        });
+        due.min().unwrap_or(i64::MAX)
+    }
+
     fn judges(&self) -> Judges {
         Judges::ByRow
     }

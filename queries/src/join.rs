@@ -238,6 +238,10 @@ impl Operator for ReferenceJoin {
         Judges::Nothing
     }
 
+    fn next_due(&self) -> i64 {
+        i64::MAX
+    }
+
     fn footprint(&self) -> Footprint {
         Footprint {
             keys: 0,

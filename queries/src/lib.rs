@@ -11,8 +11,10 @@ mod assign_windows;
 mod below;
 pub mod bounded;
 pub mod catalog;
+pub mod civil_time;
 mod compile;
 mod computed;
+pub mod cost;
 pub mod error;
 pub mod flow;
 mod interval_join;
@@ -26,6 +28,7 @@ pub mod query;
 pub mod query_set;
 pub mod row;
 pub mod rows;
+mod session;
 pub mod shipped;
 mod slot;
 pub mod snapshot;
@@ -43,3 +46,5 @@ mod batches;
 mod feeding;
 #[cfg(test)]
 mod golden;
+#[cfg(test)]
+mod oracle;

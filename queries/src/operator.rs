@@ -73,6 +73,17 @@ pub(crate) trait Operator: Send {
         Ok(())
     }
 
+    /// The first watermark at which `advance` has something to do. By default each one may be; what keeps no state has
+    /// nothing ever.
+    fn next_due(&self) -> i64 {
+        i64::MIN
+    }
+
+    /// How many rows it has said in place of ones it had said before.
+    fn amended(&self) -> u64 {
+        0
+    }
+
     /// The rows this operator stands for now, without changing it; `None` where it keeps none.
     fn peek(&mut self) -> Result<Option<Flow>> {
         Ok(None)
@@ -151,6 +162,10 @@ impl Operator for Filter {
         Judges::Nothing
     }
 
+    fn next_due(&self) -> i64 {
+        i64::MAX
+    }
+
     fn describe(&self) -> String {
         format!("Filter: {}", self.predicate)
     }
@@ -193,6 +208,10 @@ impl Operator for Project {
 
     fn judges(&self) -> Judges {
         Judges::Nothing
+    }
+
+    fn next_due(&self) -> i64 {
+        i64::MAX
     }
 
     fn describe(&self) -> String {
@@ -247,6 +266,10 @@ impl Operator for Relabel {
 
     fn judges(&self) -> Judges {
         Judges::Nothing
+    }
+
+    fn next_due(&self) -> i64 {
+        i64::MAX
     }
 
     fn describe(&self) -> String {

@@ -122,6 +122,25 @@ impl Pipeline {
             .map_or(0, |node| node.behind_us.saturating_add(node.operator.lag_us()))
     }
 
+    /// The first watermark at which `advance` has something to do.
+    pub(crate) fn next_due(&self) -> i64 {
+        let due = self
+            .nodes
+            .iter()
+            .map(|node| node.operator.next_due().saturating_add(node.behind_us));
+        due.min().unwrap_or(i64::MAX)
+    }
+
+    /// How many rows were said in place of ones said before.
+    pub(crate) fn amended(&self) -> u64 {
+        self.nodes.iter().map(|node| node.operator.amended()).sum()
+    }
+
+    /// Gives up all that is kept; nothing can be pushed any more.
+    pub(crate) fn give_up(&mut self) {
+        self.nodes.clear();
+    }
+
     /// The rows that the last keeping operator stands for now, as they would be said; `None` without such an operator.
     pub(crate) fn peek(&mut self, context: &mut Context<'_>) -> Result<Option<Vec<Rows>>> {
         for index in (0..self.nodes.len()).rev() {

@@ -30,7 +30,8 @@ use crate::catalog::{Catalog, empty_table};
 use crate::computed::Computed;
 use crate::error::{Position, QueryError, find_word, from_datafusion, nearest};
 use crate::statement::{OptionValue, Statement};
-use crate::window::{WindowPlanner, argument};
+use crate::window::WindowPlanner;
+use crate::window::planning::argument;
 
 /// Tables by name, as a session sees them.
 pub(crate) type Tables = BTreeMap<String, Arc<dyn TableProvider>>;

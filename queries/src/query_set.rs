@@ -10,11 +10,12 @@ use datafusion::common::Result;
 use rustc_hash::FxHashMap;
 
 use crate::catalog::{Catalog, Entry, References, Relation};
+use crate::civil_time::OpeningHours;
 use crate::error::{QueryError, nearest};
 use crate::flow::Flow;
 use crate::operator::{Context, LateRow};
 use crate::planner::Planner;
-use crate::query::{Delay, Output, Query};
+use crate::query::{DEFAULT_MEMORY, Delay, Output, Query};
 use crate::row::{Row, Rows};
 use crate::snapshot::QuerySnapshot;
 use crate::statement::{Statement, StatementKind};
@@ -34,7 +35,6 @@ pub enum Restored {
 }
 
 /// All running queries, in an order in which each stands behind those it reads.
-#[derive(Default)]
 pub struct QuerySet {
     catalog: Catalog,
     references: References,
@@ -44,12 +44,46 @@ pub struct QuerySet {
     /// Source name to the queries that read it.
     routes: FxHashMap<Arc<str>, Arc<[usize]>>,
     watermark: Option<i64>,
+    /// Bytes a query may keep that does not say so itself.
+    memory: usize,
+}
+
+impl Default for QuerySet {
+    fn default() -> Self {
+        Self {
+            catalog: Catalog::new(),
+            references: References::default(),
+            queries: Vec::new(),
+            lags: Vec::new(),
+            routes: FxHashMap::default(),
+            watermark: None,
+            memory: DEFAULT_MEMORY,
+        }
+    }
 }
 
 impl QuerySet {
     /// No query yet; the built-in streams are known.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Says how many bytes a query may keep that does not say so itself, before queries are created.
+    pub fn set_memory(&mut self, bytes: usize) {
+        self.memory = bytes;
+    }
+
+    /// The queries that read a stream or a query.
+    pub fn readers<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Query> {
+        self.queries
+            .iter()
+            .filter(move |query| query.sources().any(|source| source == name))
+    }
+
+    /// The watermark a query has reached, microseconds: behind that of all where it reads windows of another query.
+    pub fn watermark_of(&self, name: &str) -> Option<i64> {
+        let index = self.queries.iter().position(|query| query.name().as_ref() == name)?;
+        Some(self.watermark?.saturating_sub(self.lags[index]))
     }
 
     /// Adds or replaces a reference table; its columns must stay the same while queries read it.
@@ -62,6 +96,11 @@ impl QuerySet {
             },
         );
         self.references.set(name, rows);
+    }
+
+    /// Says when sites are open, before queries are created whose windows follow it.
+    pub fn set_opening_hours(&mut self, opening_hours: Arc<dyn OpeningHours>) {
+        self.catalog.set_opening_hours(opening_hours);
     }
 
     /// The reference tables as they stand.
@@ -180,12 +219,7 @@ impl QuerySet {
                 None => format!("there is no query '{name}'"),
             });
         };
-        let readers: Vec<&str> = self
-            .queries
-            .iter()
-            .filter(|query| query.sources().any(|source| source == name))
-            .map(|query| query.name().as_ref())
-            .collect();
+        let readers: Vec<&str> = self.readers(name).map(|query| query.name().as_ref()).collect();
         if !readers.is_empty() {
             return Err(format!(
                 "'{name}' is read by {}; remove those first",
@@ -211,7 +245,7 @@ impl QuerySet {
             ));
         }
         let planner = Planner::new(&self.catalog)?;
-        Query::create(statement, &self.catalog, &planner, feeds_alert)
+        Query::create(statement, &self.catalog, &planner, feeds_alert, self.memory)
     }
 
     fn create_feeding(&mut self, statement: Statement, feeds_alert: bool) -> Result<(), QueryError> {
@@ -237,7 +271,7 @@ impl QuerySet {
             let failed = |error: datafusion::common::DataFusionError| statement.at.wrong(error.strip_backtrace());
             let snapshot = self.queries[index].snapshot().map_err(failed)?;
             let planner = Planner::new(&self.catalog)?;
-            let mut again = Query::create(statement.clone(), &self.catalog, &planner, true)?;
+            let mut again = Query::create(statement.clone(), &self.catalog, &planner, true, self.memory)?;
             again.restore(&snapshot).map_err(failed)?;
             waiting.extend(again.sources().map(str::to_owned));
             self.queries[index] = again;
@@ -335,6 +369,9 @@ impl QuerySet {
         self.watermark = Some(watermark);
         let mut late = Vec::new();
         for index in 0..self.queries.len() {
+            if self.queries[index].due() > watermark.saturating_sub(self.lags[index]) {
+                continue;
+            }
             let mut rows = Vec::new();
             let mut context = Context {
                 references: &self.references,

@@ -75,6 +75,8 @@ pub struct Statement {
     pub lateness_us: i64,
     /// A running aggregate forgets keys unseen for so long, microseconds of event time.
     pub ttl_us: Option<i64>,
+    /// How many bytes the query may keep, where the statement says so.
+    pub memory: Option<usize>,
     /// Where the statement begins.
     pub at: Position,
     /// Where the name stands.
@@ -88,9 +90,10 @@ pub struct Statement {
     pub select: String,
 }
 
-const QUERY_OPTIONS: [&str; 3] = ["emit", "lateness", "ttl"];
-const ALERT_OPTIONS: [&str; 12] = [
+const QUERY_OPTIONS: [&str; 4] = ["emit", "lateness", "ttl", "memory"];
+const ALERT_OPTIONS: [&str; 13] = [
     "subject", "severity", "raise", "clear", "for", "cooldown", "silent", "expires", "text", "emit", "lateness", "ttl",
+    "memory",
 ];
 /// What an alert may be about.
 pub const SUBJECTS: [&str; 5] = ["zone", "seat", "person", "item", "device"];
@@ -252,6 +255,7 @@ impl Reader<'_> {
         let emit = take("emit").map(|value| emit(&value)).transpose()?;
         let lateness_us = take("lateness").map(|value| duration(&value)).transpose()?.unwrap_or(0);
         let ttl_us = take("ttl").map(|value| duration(&value)).transpose()?;
+        let memory = take("memory").map(|value| size(&value)).transpose()?;
         let kind = if is_alert {
             let subject = one_of(take("subject"), "subject", &SUBJECTS, name_at)?.ok_or_else(|| {
                 name_at.mistake(
@@ -300,6 +304,7 @@ impl Reader<'_> {
             emit_at,
             lateness_us,
             ttl_us,
+            memory,
             at,
             name_at,
             sql,
@@ -487,6 +492,35 @@ fn duration(value: &OptionValue) -> Result<i64, QueryError> {
         value.at.mistake(
             format!("'{}' is no duration", value.value),
             "a duration such as '500ms', '5 seconds' or '2 hours'",
+        )
+    })
+}
+
+/// Sizes as people write them.
+const SIZES: [(&str, usize); 6] = [
+    ("kib", 1 << 10),
+    ("mib", 1 << 20),
+    ("gib", 1 << 30),
+    ("kb", 1_000),
+    ("mb", 1_000_000),
+    ("gb", 1_000_000_000),
+];
+
+fn size(value: &OptionValue) -> Result<usize, QueryError> {
+    let text = value.value.trim();
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let unit = unit.trim().to_lowercase();
+    let factor = SIZES.iter().find(|(name, _)| *name == unit).map(|(_, factor)| *factor);
+    let bytes = number
+        .parse::<usize>()
+        .ok()
+        .zip(factor)
+        .and_then(|(number, factor)| number.checked_mul(factor));
+    bytes.filter(|bytes| *bytes > 0).ok_or_else(|| {
+        value.at.mistake(
+            format!("'{}' is no size", value.value),
+            "a size such as '64 MiB' or '2 GB'",
         )
     })
 }

@@ -413,9 +413,12 @@ async fn keep(shared: &Shared, name: &str, sql: Option<&str>) -> Result<(), Prob
     responses((status = 200, body = Rows), (status = 422, body = Problem)))]
 pub(super) async fn ask(State(shared): State<Arc<Shared>>, Json(body): Json<Sql>) -> Result<Json<Rows>, Problem> {
     let sql = body.sql.clone();
-    let mut tables = shared
+    let (mut tables, opening) = shared
         .asker
-        .ask(move |pipeline| standing(&mut pipeline.perception, &sql))
+        .ask(move |pipeline| {
+            let opening = Arc::clone(pipeline.perception.queries.catalog().opening_hours());
+            (standing(&mut pipeline.perception, &sql), opening)
+        })
         .await?;
     let mut gone_through = 0;
     if mentions_streams(&body.sql) {
@@ -433,7 +436,7 @@ pub(super) async fn ask(State(shared): State<Arc<Shared>>, Json(body): Json<Sql>
     } else {
         tables.extend(streams_of(&[]));
     }
-    let (schema, batches) = bounded::run(&body.sql, &tables).await?;
+    let (schema, batches) = bounded::run_with(&body.sql, &tables, &opening).await?;
     let total = batches.iter().map(|batch| batch.num_rows()).sum();
     let limit = body.limit.unwrap_or(ROWS_MAX).min(ROWS_MAX);
     Ok(Json(Rows {

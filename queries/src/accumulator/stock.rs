@@ -1,6 +1,7 @@
 //! DataFusion's row accumulators, one a group, for every aggregate without a native one.
 
 use std::any::Any;
+use std::cell::RefCell;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, UInt32Array};
@@ -9,39 +10,97 @@ use datafusion::common::{Result, ScalarValue, internal_err};
 use datafusion::logical_expr::Accumulator;
 use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
 
-use super::GroupAccumulator;
+use super::{GroupAccumulator, same};
 use crate::keys::Group;
 
-/// DataFusion's row accumulators, one a group, for every aggregate without a native one.
+/// Aggregates whose state holds all that their answer depends on, whatever came first: panes of them may be merged.
+///
+/// Not here are those that approximate as they merge (`approx_percentile_cont`) and those that hang on the order in
+/// which rows came (`array_agg`, `string_agg`, `first_value`), which panes do not keep.
+const MERGEABLE: [&str; 29] = [
+    "approx_distinct",
+    "avg",
+    "bit_and",
+    "bit_or",
+    "bit_xor",
+    "bool_and",
+    "bool_or",
+    "corr",
+    "count",
+    "covar_pop",
+    "covar_samp",
+    "max",
+    "median",
+    "min",
+    "percentile_cont",
+    "regr_avgx",
+    "regr_avgy",
+    "regr_count",
+    "regr_intercept",
+    "regr_r2",
+    "regr_slope",
+    "regr_sxx",
+    "regr_sxy",
+    "regr_syy",
+    "stddev",
+    "stddev_pop",
+    "sum",
+    "var",
+    "var_pop",
+];
+
+type Held = Option<Box<dyn Accumulator>>;
+
+/// DataFusion's row accumulators, one a group.
 pub(super) struct RowAccumulators {
     expr: Arc<AggregateFunctionExpr>,
-    groups: Vec<Option<Box<dyn Accumulator>>>,
+    /// In a cell, since DataFusion gives the state of an accumulator only to who may change it, and `merge` reads.
+    groups: RefCell<Vec<Held>>,
 }
 
 impl RowAccumulators {
     pub(super) fn new(expr: Arc<AggregateFunctionExpr>) -> Self {
         Self {
             expr,
-            groups: Vec::new(),
+            groups: RefCell::new(Vec::new()),
         }
     }
 
     fn accumulator(&mut self, group: Group) -> Result<&mut Box<dyn Accumulator>> {
-        let slot = &mut self.groups[group as usize];
-        if slot.is_none() {
-            *slot = Some(self.expr.create_accumulator()?);
+        let held = &mut self.groups.get_mut()[group as usize];
+        if held.is_none() {
+            *held = Some(self.expr.create_accumulator()?);
         }
-        match slot {
+        match held {
             Some(accumulator) => Ok(accumulator),
             None => internal_err!("an accumulator was just put there"),
         }
     }
+
+    /// The state of one group, which keeps what it holds.
+    fn read(&self, held: &mut Held) -> Result<Vec<ScalarValue>> {
+        let mut accumulator = match held.take() {
+            Some(accumulator) => accumulator,
+            None => self.expr.create_accumulator()?,
+        };
+        // Taking the state may empty an accumulator, so a new one takes it over.
+        let state = accumulator.state()?;
+        let mut fresh = self.expr.create_accumulator()?;
+        fresh.merge_batch(&to_arrays(&state)?)?;
+        *held = Some(fresh);
+        Ok(state)
+    }
+}
+
+fn to_arrays(state: &[ScalarValue]) -> Result<Vec<ArrayRef>> {
+    state.iter().map(ScalarValue::to_array).collect()
 }
 
 impl GroupAccumulator for RowAccumulators {
     fn resize(&mut self, groups: usize) {
-        if self.groups.len() < groups {
-            self.groups.resize_with(groups, || None);
+        let held = self.groups.get_mut();
+        if held.len() < groups {
+            held.resize_with(groups, || None);
         }
     }
     fn update(&mut self, groups: &[Group], rows: &[u32], args: &[ArrayRef]) -> Result<()> {
@@ -57,8 +116,31 @@ impl GroupAccumulator for RowAccumulators {
         }
         Ok(())
     }
-    fn merge(&mut self, _other: &dyn GroupAccumulator, _groups: &[Group]) -> Result<()> {
-        internal_err!("row accumulators are kept a window and never merged")
+    fn merge(&mut self, other: &dyn GroupAccumulator, groups: &[Group]) -> Result<()> {
+        let other = same::<Self>(other);
+        let mut theirs = other.groups.borrow_mut();
+        for group in groups {
+            let held = &mut theirs[*group as usize];
+            // Where a FILTER let no row through there is nothing to merge.
+            if held.is_some() {
+                let state = other.read(held)?;
+                self.accumulator(*group)?.merge_batch(&to_arrays(&state)?)?;
+            }
+        }
+        Ok(())
+    }
+    fn absorb(&mut self, into: Group, from: Group) -> Result<()> {
+        let groups = self.groups.get_mut();
+        let Some(mut later) = groups[from as usize].take() else {
+            return Ok(());
+        };
+        match &mut groups[into as usize] {
+            Some(earlier) => earlier.merge_batch(&to_arrays(&later.state()?)?),
+            empty => {
+                *empty = Some(later);
+                Ok(())
+            }
+        }
     }
     fn evaluate(&mut self, groups: &[Group]) -> Result<ArrayRef> {
         let values = groups
@@ -73,13 +155,9 @@ impl GroupAccumulator for RowAccumulators {
     fn state(&mut self, groups: &[Group]) -> Result<Vec<ArrayRef>> {
         let fields = self.expr.state_fields()?;
         let mut columns: Vec<Vec<ScalarValue>> = vec![Vec::with_capacity(groups.len()); fields.len()];
+        let mut held = self.groups.borrow_mut();
         for group in groups {
-            // Taking the state may empty an accumulator, so a new one takes it over.
-            let state = self.accumulator(*group)?.state()?;
-            let arrays = state.iter().map(ScalarValue::to_array).collect::<Result<Vec<_>>>()?;
-            let mut fresh = self.expr.create_accumulator()?;
-            fresh.merge_batch(&arrays)?;
-            self.groups[*group as usize] = Some(fresh);
+            let state = self.read(&mut held[*group as usize])?;
             for (column, value) in columns.iter_mut().zip(state) {
                 column.push(value);
             }
@@ -104,21 +182,22 @@ impl GroupAccumulator for RowAccumulators {
         Ok(())
     }
     fn clear(&mut self, group: Group) {
-        self.groups[group as usize] = None;
+        self.groups.get_mut()[group as usize] = None;
     }
     fn state_width(&self) -> usize {
         self.expr.state_fields().map_or(0, |fields| fields.len())
     }
     fn is_mergeable(&self) -> bool {
-        false
+        MERGEABLE.contains(&self.expr.fun().name())
     }
     fn bytes(&self) -> usize {
-        self.groups
+        let groups = self.groups.borrow();
+        groups
             .iter()
             .flatten()
             .map(|accumulator| accumulator.size())
             .sum::<usize>()
-            + self.groups.capacity() * 16
+            + groups.capacity() * 16
     }
     fn as_any(&self) -> &dyn Any {
         self

@@ -22,7 +22,7 @@ pub(crate) use bounded::absences;
 
 use crate::computed::Computed;
 use crate::key_bytes::KeyBytes;
-use crate::operator::{Context, Footprint, Judges, LateRow, Operator};
+use crate::operator::{Context, Footprint, LateRow, Operator};
 use crate::row::{Row, Rows};
 use crate::time_bound::shown_us;
 use crate::value::Value;
@@ -223,10 +223,6 @@ impl Operator for Absence {
     fn next_due(&self) -> i64 {
         let first = self.order.first_key_value();
         first.map_or(i64::MAX, |((last, _), _)| last.saturating_add(self.wait_us()))
-    }
-
-    fn judges(&self) -> Judges {
-        Judges::ByRow
     }
 
     fn lag_us(&self) -> i64 {

@@ -7,7 +7,7 @@ use arrow::datatypes::{SchemaRef, TimestampMicrosecondType};
 use datafusion::common::Result;
 
 use crate::aggregate::WindowPlan;
-use crate::operator::{Context, Judges, Operator, batch_of};
+use crate::operator::{Context, Operator, batch_of};
 use crate::row::Rows;
 use crate::window::{Assigner, Span};
 
@@ -47,8 +47,8 @@ impl Operator for AssignWindows {
         Ok(())
     }
 
-    fn judges(&self) -> Judges {
-        Judges::Nothing
+    fn reads_watermarks(&self) -> bool {
+        false
     }
 
     fn next_due(&self) -> i64 {

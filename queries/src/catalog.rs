@@ -96,14 +96,6 @@ impl Catalog {
         self.entries.get(name)
     }
 
-    /// Whether times of the rows of `name` may lie behind the watermark they met.
-    pub(crate) fn lags(&self, name: &str) -> bool {
-        matches!(
-            self.get(name).map(|entry| &entry.relation),
-            Some(Relation::Output { lag_us: 1.., .. })
-        )
-    }
-
     /// All names with what they stand for, in alphabetical order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Entry)> {
         self.entries.iter().map(|(name, entry)| (name.as_str(), entry))

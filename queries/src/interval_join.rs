@@ -16,7 +16,7 @@ use rustc_hash::FxHashMap;
 
 use crate::computed::Computed;
 use crate::key_bytes::KeyBytes;
-use crate::operator::{Context, Footprint, Judges, LateRow, Operator};
+use crate::operator::{Context, Footprint, LateRow, Operator};
 use crate::row::{Row, Rows};
 use crate::time_bound::shown_us;
 use crate::value::Value;
@@ -281,10 +281,6 @@ impl Operator for IntervalJoin {
             Some(time.saturating_add(wait_us).saturating_add(1))
         });
         due.min().unwrap_or(i64::MAX)
-    }
-
-    fn judges(&self) -> Judges {
-        Judges::ByRow
     }
 
     fn lag_us(&self) -> i64 {

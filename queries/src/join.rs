@@ -12,7 +12,7 @@ use rustc_hash::FxHashMap;
 use crate::catalog::References;
 use crate::computed::{Computed, columns, values};
 use crate::flow::Flow;
-use crate::operator::{Context, Footprint, Judges, Operator, batch_of};
+use crate::operator::{Context, Footprint, Operator, batch_of};
 use crate::pipeline::Pipeline;
 use crate::row::{Row, Rows};
 use crate::value::{Value, is_plain};
@@ -234,8 +234,8 @@ impl Operator for ReferenceJoin {
         }
     }
 
-    fn judges(&self) -> Judges {
-        Judges::Nothing
+    fn reads_watermarks(&self) -> bool {
+        false
     }
 
     fn next_due(&self) -> i64 {

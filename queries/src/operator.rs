@@ -32,17 +32,6 @@ pub(crate) struct Context<'a> {
     pub(crate) late: &'a mut Vec<LateRow>,
 }
 
-/// What an operator does with the watermarks that rows met.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Judges {
-    /// It hands them on as they are.
-    Nothing,
-    /// It judges each row by its own and by no other.
-    ByRow,
-    /// It moves on to the latest that any row met, as windows do that close.
-    ByLatest,
-}
-
 /// One step of a compiled query.
 ///
 /// Contract: `push` and `advance` append what they say to `out` and nothing else (trusted); one row by itself gives
@@ -57,9 +46,9 @@ pub(crate) trait Operator: Send {
         self.push(rows, context, out)
     }
 
-    /// What it does with the watermarks that rows met.
-    fn judges(&self) -> Judges {
-        Judges::ByLatest
+    /// Whether it judges rows by the watermarks they met; one that does not hands them on as they are.
+    fn reads_watermarks(&self) -> bool {
+        true
     }
 
     /// How far times of the rows it says may lie behind the watermark, microseconds, where its input's do not: what
@@ -158,8 +147,8 @@ impl Operator for Filter {
         Ok(())
     }
 
-    fn judges(&self) -> Judges {
-        Judges::Nothing
+    fn reads_watermarks(&self) -> bool {
+        false
     }
 
     fn next_due(&self) -> i64 {
@@ -206,8 +195,8 @@ impl Operator for Project {
         Ok(())
     }
 
-    fn judges(&self) -> Judges {
-        Judges::Nothing
+    fn reads_watermarks(&self) -> bool {
+        false
     }
 
     fn next_due(&self) -> i64 {
@@ -264,8 +253,8 @@ impl Operator for Relabel {
         Ok(())
     }
 
-    fn judges(&self) -> Judges {
-        Judges::Nothing
+    fn reads_watermarks(&self) -> bool {
+        false
     }
 
     fn next_due(&self) -> i64 {

@@ -2,7 +2,7 @@
 
 use datafusion::common::Result;
 
-use crate::operator::{Context, Footprint, Judges, Operator};
+use crate::operator::{Context, Footprint, Operator};
 use crate::row::Rows;
 
 struct Node {
@@ -16,9 +16,10 @@ struct Node {
 impl Node {
     /// By how much rows that go in must be set back.
     fn set_back_us(&self) -> i64 {
-        match self.operator.judges() {
-            Judges::Nothing => 0,
-            Judges::ByRow | Judges::ByLatest => self.behind_us,
+        if self.operator.reads_watermarks() {
+            self.behind_us
+        } else {
+            0
         }
     }
 }
@@ -32,8 +33,6 @@ pub(crate) struct Pipeline {
     /// Rows between two operators; empty between two steps.
     spare: Vec<Rows>,
     spare_next: Vec<Rows>,
-    /// The watermark it has reached.
-    advanced: Option<i64>,
 }
 
 impl Pipeline {
@@ -66,22 +65,15 @@ impl Pipeline {
         // Two lists that change places at each operator and keep their memory: most steps carry a single row.
         let mut current = std::mem::take(&mut self.spare);
         let mut next = std::mem::take(&mut self.spare_next);
-        let reached = self.advanced.unwrap_or(i64::MIN);
         let mut at = Some(from);
         while let Some((index, input)) = at
             && !current.is_empty()
         {
             let node = &mut self.nodes[index];
             let back_us = node.set_back_us();
-            let latest = match node.operator.judges() {
-                // What waits in the operators below may be said only when time moves on, behind rows that met later
-                // watermarks, and must then find its windows open.
-                Judges::ByLatest => reached,
-                Judges::ByRow | Judges::Nothing => i64::MAX,
-            };
             for mut rows in current.drain(..) {
                 if back_us > 0 {
-                    rows = rows.meeting(|met| met.min(latest).saturating_sub(back_us));
+                    rows = rows.meeting(|met| met.saturating_sub(back_us));
                 }
                 node.operator.push_input(input, rows, context, &mut next)?;
             }
@@ -111,7 +103,6 @@ impl Pipeline {
                 None => out.append(&mut self.spare),
             }
         }
-        self.advanced = Some(watermark);
         Ok(())
     }
 

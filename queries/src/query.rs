@@ -38,16 +38,6 @@ pub struct Output {
     pub judgement: Option<Judgement>,
 }
 
-/// How rows are set back that a query reads whose watermark stays behind.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Delay {
-    /// How far it stays behind, microseconds.
-    pub(crate) lag_us: i64,
-    /// A watermark beyond this counts as this: rows of a query that waits for partners or windows may be said when
-    /// time moves on, behind rows that met later watermarks, and must still find their windows open.
-    pub(crate) reached: i64,
-}
-
 /// A compiled, running query.
 pub struct Query {
     name: Arc<str>,
@@ -218,19 +208,13 @@ impl Query {
     }
 
     /// Feeds rows of `source`, which it takes as they are handed over: one by one, or many at a time.
-    pub(crate) fn push(&mut self, source: &str, rows: &[Rows], delay: Delay, context: &mut Context<'_>) -> Vec<Output> {
+    pub(crate) fn push(&mut self, source: &str, rows: &[Rows], lag_us: i64, context: &mut Context<'_>) -> Vec<Output> {
         let rows_in = rows.iter().map(|rows| rows.len() as u64).sum::<u64>();
         self.cost.rows_in += rows_in;
         let outputs = self.guarded(context, |query, context, out| {
             for rows in rows {
-                if delay.lag_us > 0 {
-                    let reached = if query.compiled.has_state {
-                        delay.reached
-                    } else {
-                        i64::MAX
-                    };
-                    let behind = |met: i64| met.min(reached).saturating_sub(delay.lag_us);
-                    let rows = rows.clone().meeting(behind);
+                if lag_us > 0 {
+                    let rows = rows.clone().meeting(|met| met.saturating_sub(lag_us));
                     query.compiled.pipeline.push(source, &rows, context, out)?;
                 } else {
                     query.compiled.pipeline.push(source, rows, context, out)?;

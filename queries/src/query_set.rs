@@ -15,7 +15,7 @@ use crate::error::{QueryError, nearest};
 use crate::flow::Flow;
 use crate::operator::{Context, LateRow};
 use crate::planner::Planner;
-use crate::query::{DEFAULT_MEMORY, Delay, Output, Query};
+use crate::query::{DEFAULT_MEMORY, Output, Query};
 use crate::row::{Row, Rows};
 use crate::snapshot::QuerySnapshot;
 use crate::statement::{Statement, StatementKind};
@@ -325,15 +325,7 @@ impl QuerySet {
                 references: &self.references,
                 late: &mut rows,
             };
-            let delay = Delay {
-                lag_us: self.lags[index],
-                reached: if self.lags[index] > 0 && self.catalog.lags(source) {
-                    self.watermark.unwrap_or(i64::MIN)
-                } else {
-                    i64::MAX
-                },
-            };
-            let said = query.push(source, taken, delay, &mut context);
+            let said = query.push(source, taken, self.lags[index], &mut context);
             if said.is_empty() && rows.is_empty() {
                 continue;
             }

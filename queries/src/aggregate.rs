@@ -15,7 +15,7 @@ use arrow::compute::is_not_null;
 use arrow::datatypes::{DataType, SchemaRef, TimestampMicrosecondType};
 use datafusion::common::Result;
 
-use crate::accumulator::AggregateKind;
+use crate::accumulator::kind::AggregateKind;
 use crate::computed::{Computed, columns};
 use crate::flow::Flow;
 use crate::keys::{Group, KeyStore};
@@ -32,6 +32,15 @@ pub(crate) struct AggregateCall {
     pub(crate) arg_types: Vec<DataType>,
     pub(crate) filter: Option<Computed>,
     pub(crate) name: String,
+}
+
+impl AggregateCall {
+    /// Whether panes of windows on `time` may be merged to a window.
+    fn is_mergeable(&self, time: &Computed) -> bool {
+        // Rows of the same time lie in the same pane, where they are told apart by arrival.
+        let is_ordered_by_time = || matches!(&self.args[..], [_, order] if order.to_string() == time.to_string());
+        self.kind.create().is_mergeable() || matches!(self.kind, AggregateKind::Edge(_)) && is_ordered_by_time()
+    }
 }
 
 /// What a GROUP BY column is.
@@ -148,9 +157,14 @@ struct Columns {
 
 impl Aggregate {
     pub(crate) fn new(plan: AggregatePlan) -> Result<Self> {
-        let mergeable = plan.aggregates.iter().all(|call| call.kind.create().is_mergeable());
-        let hop = plan.window.as_ref().and_then(|window| window.windows.hop());
-        let panes = hop.filter(|hop| hop.size_us > hop.slide_us && mergeable && plan.emit == Emit::Close);
+        let panes = plan.window.as_ref().and_then(|window| {
+            let overlaps = |hop: &Hop| hop.size_us > hop.slide_us && plan.emit == Emit::Close;
+            let hop = window.windows.hop().filter(overlaps)?;
+            plan.aggregates
+                .iter()
+                .all(|call| call.is_mergeable(&window.time))
+                .then_some(hop)
+        });
         let keys = KeyStore::new(&plan.key_types)?;
         let tells_final = plan
             .columns

@@ -26,7 +26,7 @@ use crate::civil_time::{AlwaysOpen, OpeningHours};
 use crate::error::{Position, QueryError, from_datafusion};
 use crate::operator::batch_of;
 use crate::planner::{Tables, session};
-use crate::statement::parse_statements;
+use crate::statement::{parse_statements, refuse_excess};
 use crate::window::Assigner;
 
 /// Rows a relation holds, by name.
@@ -50,6 +50,7 @@ pub async fn run_with(
     recorded: &Recorded,
     opening: &Arc<dyn OpeningHours>,
 ) -> Result<(SchemaRef, Vec<RecordBatch>), QueryError> {
+    refuse_excess(sql)?;
     let start = Position { line: 1, column: 1 };
     let is_create = sql
         .trim_start()

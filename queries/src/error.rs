@@ -98,6 +98,13 @@ pub(crate) fn from_datafusion(error: &DataFusionError, start: Position, text: &s
             right,
         };
     }
+    if let Some((name, words)) = coercion_refused(message) {
+        let at = find_word(text, name, start).unwrap_or(start);
+        return match words.split_once("; ") {
+            Some((wrong, right)) => at.mistake(wrong, right),
+            None => at.wrong(words.to_owned()),
+        };
+    }
     start_of(message, text, start).wrong(message.to_owned())
 }
 
@@ -117,6 +124,16 @@ fn start_of(message: &str, text: &str, start: Position) -> Position {
         .filter(|word| !word.is_empty())
         .find_map(|word| find_word(text, word, start))
         .unwrap_or(start)
+}
+
+/// The name of a function that took none of the types it was given, and its own words, out of what DataFusion puts
+/// around them.
+fn coercion_refused(message: &str) -> Option<(&str, &str)> {
+    let (name, words) = message
+        .strip_prefix("Execution error: Function '")?
+        .split_once("' user-defined coercion failed with: Error during planning: ")?;
+    let words = words.split(". No function matches").next().unwrap_or(words);
+    Some((name, words))
 }
 
 fn schema_advice(error: &DataFusionError) -> Option<String> {

@@ -17,6 +17,7 @@ mod computed;
 pub mod cost;
 pub mod error;
 pub mod flow;
+mod functions;
 mod interval_join;
 mod join;
 mod key_bytes;

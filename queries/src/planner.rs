@@ -9,6 +9,7 @@ use datafusion::common::config::Dialect;
 use datafusion::datasource::TableProvider;
 use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::session_state::SessionState;
+use datafusion::logical_expr::registry::FunctionRegistry;
 use datafusion::logical_expr::{ExprSchemable, LogicalPlan};
 use datafusion::optimizer::OptimizerRule;
 use datafusion::optimizer::eliminate_cross_join::EliminateCrossJoin;
@@ -29,6 +30,7 @@ use crate::absent::AbsentPlanner;
 use crate::catalog::{Catalog, empty_table};
 use crate::computed::Computed;
 use crate::error::{Position, QueryError, find_word, from_datafusion, nearest};
+use crate::functions::own_functions;
 use crate::statement::{OptionValue, Statement};
 use crate::window::WindowPlanner;
 use crate::window::planning::argument;
@@ -81,7 +83,10 @@ pub(crate) fn session(tables: Tables, continuous: bool) -> datafusion::common::R
         ];
         builder = builder.with_optimizer_rules(rules);
     }
-    let state = builder.build();
+    let mut state = builder.build();
+    for function in own_functions() {
+        state.register_udaf(Arc::new(function))?;
+    }
     let schema = state.schema_for_ref("any")?;
     for (name, provider) in tables.iter() {
         schema.register_table(name.clone(), Arc::clone(provider))?;

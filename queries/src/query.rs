@@ -16,7 +16,7 @@ use crate::operator::{Context, Footprint};
 use crate::planner::Planner;
 use crate::row::Rows;
 use crate::snapshot::QuerySnapshot;
-use crate::statement::{Statement, StatementKind};
+use crate::statement::{Emit, Statement, StatementKind};
 
 /// What an alert's conditions say of each row.
 #[derive(Debug, Clone)]
@@ -48,6 +48,7 @@ pub struct Query {
     /// Rows are taken one by one, so that each event's effect is seen by itself: what an alert says must not depend
     /// on how many events happened to come in one batch.
     one_by_one: bool,
+    keeps_causes: bool,
     plan_text: String,
     cost: Cost,
     /// The first watermark at which it has something to do.
@@ -94,6 +95,7 @@ impl Query {
         Ok(Self {
             name: Arc::from(statement.name.as_str()),
             one_by_one: keeps_causes && compiled.has_state,
+            keeps_causes,
             plan_text: plan.display_indent().to_string(),
             memory: statement.memory.unwrap_or(memory),
             statement,
@@ -157,6 +159,11 @@ impl Query {
         &self.compiled.warnings
     }
 
+    /// When it speaks.
+    pub fn emit(&self) -> Emit {
+        self.compiled.emit
+    }
+
     /// How long a row may be late and still count, microseconds.
     pub fn lateness_us(&self) -> i64 {
         self.statement.lateness_us
@@ -186,9 +193,18 @@ impl Query {
         output_relation(&self.compiled)
     }
 
-    /// A fingerprint of what its snapshots mean: the statement and its plan.
+    /// A fingerprint of what its snapshots mean: its plan and when it speaks. An alert's thresholds and words are not in
+    /// it, so that its windows go on when those are changed.
     pub fn fingerprint(&self) -> String {
-        format!("{}\n{}", self.statement.sql, self.plan_text)
+        format!(
+            "{}\nemit {}\nlateness {}\nttl {:?}\ncauses {}",
+            self.plan_text, self.compiled.emit, self.statement.lateness_us, self.statement.ttl_us, self.keeps_causes
+        )
+    }
+
+    /// Whether each row keeps the event that made it, because an alert reads it.
+    pub(crate) fn keeps_causes(&self) -> bool {
+        self.keeps_causes
     }
 
     /// How far this query's watermark stays behind, because it reads windows of another query.
@@ -334,6 +350,11 @@ impl Query {
     /// The rows it stands for now, without changing it; `None` when it keeps none.
     pub(crate) fn peek(&mut self, context: &mut Context<'_>) -> Result<Option<Vec<Rows>>> {
         self.compiled.pipeline.peek(context)
+    }
+
+    /// Takes over what the query in whose place it comes has counted.
+    pub(crate) fn count_on_from(&mut self, before: &mut Self) {
+        self.cost = std::mem::take(&mut before.cost);
     }
 
     pub(crate) fn snapshot(&mut self) -> Result<QuerySnapshot> {

@@ -1,5 +1,8 @@
 //! The query set holds all running queries and steps them: rows of streams go in, rows of queries come out.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -33,6 +36,9 @@ pub enum Restored {
     /// The snapshot could not be read; the query begins anew.
     Unreadable(String),
 }
+
+/// Room for planning the deepest statement that is taken; the system gives only as much as is used.
+const PLANNING_STACK_BYTES: usize = 64 << 20;
 
 /// All running queries, in an order in which each stands behind those it reads.
 pub struct QuerySet {
@@ -82,7 +88,7 @@ impl QuerySet {
 
     /// The watermark a query has reached, microseconds: behind that of all where it reads windows of another query.
     pub fn watermark_of(&self, name: &str) -> Option<i64> {
-        let index = self.queries.iter().position(|query| query.name().as_ref() == name)?;
+        let index = self.position(name)?;
         Some(self.watermark?.saturating_sub(self.lags[index]))
     }
 
@@ -141,17 +147,130 @@ impl QuerySet {
     /// # Errors
     /// The mistake with its place.
     pub fn check_replacing(&mut self, statement: Statement) -> Result<Query, QueryError> {
+        let feeds_alert = self.feeds_alert(&statement.name);
         let is_query = self.get(&statement.name).is_some();
         let before = self.catalog.get(&statement.name).filter(|_| is_query).cloned();
         let name = statement.name.clone();
         if before.is_some() {
             self.catalog.remove(&name);
         }
-        let planned = self.plan(statement, false);
+        let planned = self.plan(statement, feeds_alert);
         if let Some(before) = before {
             self.catalog.insert(&name, before);
         }
         planned
+    }
+
+    /// Whether an alert reads a query, be it through others.
+    fn feeds_alert(&self, name: &str) -> bool {
+        self.readers(name).any(|reader| reader.keeps_causes())
+    }
+
+    /// Creates a query, or changes the one of its name; queries that read it go on. The answer says what became of what
+    /// each of them kept.
+    ///
+    /// # Errors
+    /// The mistake with its place, also when a query that reads it could not run any more; nothing has changed then.
+    pub fn put(&mut self, statement: Statement) -> Result<Vec<(String, Restored)>, QueryError> {
+        let name = statement.name.clone();
+        let Some(at) = self.position(&name) else {
+            self.create(statement)?;
+            return Ok(Vec::new());
+        };
+        let at_name = statement.name_at;
+        let new = self.check_replacing(statement)?;
+        let downstream = self.downstream(&name);
+        if let Some(circle) = new
+            .sources()
+            .find(|source| downstream.contains(*source) || *source == name)
+        {
+            return Err(at_name.mistake(
+                format!("'{name}' would read '{circle}', which reads '{name}'"),
+                "a query can't wait for itself",
+            ));
+        }
+        let before = self.catalog.clone();
+        self.catalog.insert(&name, entry_of(&new));
+        let mut planned = vec![(at, new)];
+        // Those that read it are planned again, each behind those it reads.
+        for index in 0..self.queries.len() {
+            if !downstream.contains(self.queries[index].name().as_ref()) {
+                continue;
+            }
+            let (statement, keeps_causes) = (
+                self.queries[index].statement().clone(),
+                self.queries[index].keeps_causes(),
+            );
+            let reader = statement.name.clone();
+            self.catalog.remove(&reader);
+            match self.plan(statement, keeps_causes) {
+                Ok(again) => {
+                    self.catalog.insert(&reader, entry_of(&again));
+                    planned.push((index, again));
+                }
+                Err(error) => {
+                    self.catalog = before;
+                    return Err(at_name.mistake(
+                        format!("'{reader}' reads '{name}' and could not run any more: {}", error.wrong),
+                        "keep the columns that it reads, or change it first",
+                    ));
+                }
+            }
+        }
+        let mut outcomes = Vec::new();
+        for (index, mut again) in planned {
+            let outcome = match self.queries[index].snapshot() {
+                Ok(snapshot) if snapshot.fingerprint == again.fingerprint() => match again.restore(&snapshot) {
+                    Ok(()) => Restored::Kept,
+                    Err(error) => Restored::Unreadable(error.strip_backtrace()),
+                },
+                Ok(_) => Restored::Changed,
+                Err(error) => Restored::Unreadable(error.strip_backtrace()),
+            };
+            outcomes.push((again.name().to_string(), outcome));
+            again.count_on_from(&mut self.queries[index]);
+            self.queries[index] = again;
+        }
+        let sources: Vec<String> = self.queries[at].sources().map(str::to_owned).collect();
+        let keeps_causes = self.queries[at].keeps_causes();
+        self.put_in_order();
+        self.rewire();
+        if keeps_causes {
+            self.make_feed_alert(&sources)?;
+        }
+        Ok(outcomes)
+    }
+
+    fn position(&self, name: &str) -> Option<usize> {
+        self.queries.iter().position(|query| query.name().as_ref() == name)
+    }
+
+    /// The names of all queries that read `name`, be it through others.
+    fn downstream(&self, name: &str) -> BTreeSet<String> {
+        let mut found = BTreeSet::new();
+        let mut waiting = vec![name.to_owned()];
+        while let Some(next) = waiting.pop() {
+            for reader in self.readers(&next) {
+                if found.insert(reader.name().to_string()) {
+                    waiting.push(reader.name().to_string());
+                }
+            }
+        }
+        found
+    }
+
+    /// Puts each query behind those it reads, else leaves them where they are: a changed one may read others than before.
+    fn put_in_order(&mut self) {
+        let mut waiting = std::mem::take(&mut self.queries);
+        while !waiting.is_empty() {
+            let is_ready = |query: &Query| {
+                !query
+                    .sources()
+                    .any(|source| waiting.iter().any(|other| other.name().as_ref() == source))
+            };
+            let next = waiting.iter().position(is_ready).unwrap_or(0);
+            self.queries.push(waiting.remove(next));
+        }
     }
 
     /// Creates many queries, in whatever order they were written; each may read the others.
@@ -212,7 +331,7 @@ impl QuerySet {
     /// # Errors
     /// In words: there is none of that name, or others read it.
     pub fn remove(&mut self, name: &str) -> Result<(), String> {
-        let Some(index) = self.queries.iter().position(|query| query.name().as_ref() == name) else {
+        let Some(index) = self.position(name) else {
             let near = nearest(name, self.queries.iter().map(|query| query.name().as_ref()));
             return Err(match near {
                 Some(near) => format!("there is no query '{name}'; did you mean '{near}'?"),
@@ -244,17 +363,33 @@ impl QuerySet {
                 "take another name",
             ));
         }
-        let planner = Planner::new(&self.catalog)?;
-        Query::create(statement, &self.catalog, &planner, feeds_alert, self.memory)
+        self.created(statement, feeds_alert)
+    }
+
+    /// Plans and compiles on a stack of its own: both go down an expression to its depth, in steps that are large.
+    fn created(&self, statement: Statement, feeds_alert: bool) -> Result<Query, QueryError> {
+        let at = statement.at;
+        let (catalog, memory) = (&self.catalog, self.memory);
+        let create = || {
+            let planner = Planner::new(catalog)?;
+            Query::create(statement, catalog, &planner, feeds_alert, memory)
+        };
+        std::thread::scope(|scope| {
+            let planning = std::thread::Builder::new()
+                .name("planning".to_owned())
+                .stack_size(PLANNING_STACK_BYTES)
+                .spawn_scoped(scope, create);
+            match planning.map(std::thread::ScopedJoinHandle::join) {
+                Ok(Ok(planned)) => planned,
+                Ok(Err(_)) => Err(at.wrong("the statement can't be planned: a fault in the engine")),
+                Err(error) => Err(at.wrong(format!("the statement can't be planned: {error}"))),
+            }
+        })
     }
 
     fn create_feeding(&mut self, statement: Statement, feeds_alert: bool) -> Result<(), QueryError> {
         let query = self.plan(statement, feeds_alert)?;
-        let entry = Entry {
-            relation: query.relation(),
-            schema: Arc::clone(query.schema()),
-        };
-        self.catalog.insert(query.name(), entry);
+        self.catalog.insert(query.name(), entry_of(&query));
         self.queries.push(query);
         self.rewire();
         Ok(())
@@ -264,16 +399,19 @@ impl QuerySet {
     fn make_feed_alert(&mut self, sources: &[String]) -> Result<(), QueryError> {
         let mut waiting: Vec<String> = sources.to_vec();
         while let Some(name) = waiting.pop() {
-            let Some(index) = self.queries.iter().position(|query| query.name().as_ref() == name) else {
+            let Some(index) = self.position(&name) else {
                 continue;
             };
+            if self.queries[index].keeps_causes() {
+                continue;
+            }
             let statement = self.queries[index].statement().clone();
             let failed = |error: datafusion::common::DataFusionError| statement.at.wrong(error.strip_backtrace());
             let snapshot = self.queries[index].snapshot().map_err(failed)?;
-            let planner = Planner::new(&self.catalog)?;
-            let mut again = Query::create(statement.clone(), &self.catalog, &planner, true, self.memory)?;
+            let mut again = self.created(statement.clone(), true)?;
             again.restore(&snapshot).map_err(failed)?;
             waiting.extend(again.sources().map(str::to_owned));
+            again.count_on_from(&mut self.queries[index]);
             self.queries[index] = again;
         }
         self.rewire();
@@ -460,6 +598,13 @@ impl QuerySet {
                 (snapshot.name.clone(), outcome)
             })
             .collect()
+    }
+}
+
+fn entry_of(query: &Query) -> Entry {
+    Entry {
+        relation: query.relation(),
+        schema: Arc::clone(query.schema()),
     }
 }
 

@@ -49,6 +49,10 @@ const MERGEABLE: [&str; 29] = [
     "var_pop",
 ];
 
+fn is_same_in_any_order(expr: &AggregateFunctionExpr) -> bool {
+    MERGEABLE.contains(&expr.fun().name())
+}
+
 type Held = Option<Box<dyn Accumulator>>;
 
 /// DataFusion's row accumulators, one a group.
@@ -56,13 +60,26 @@ pub(super) struct RowAccumulators {
     expr: Arc<AggregateFunctionExpr>,
     /// In a cell, since DataFusion gives the state of an accumulator only to who may change it, and `merge` reads.
     groups: RefCell<Vec<Held>>,
+    /// How many columns it looks at. Those of an ORDER BY are kept from functions that are the same in any order: some
+    /// count them as arguments of their own.
+    args: usize,
+    /// How many values a state really has.
+    width: usize,
 }
 
 impl RowAccumulators {
     pub(super) fn new(expr: Arc<AggregateFunctionExpr>) -> Self {
+        let state = expr.create_accumulator().and_then(|mut empty| empty.state());
+        let orders = if is_same_in_any_order(&expr) {
+            0
+        } else {
+            expr.order_bys().len()
+        };
         Self {
+            args: expr.expressions().len() + orders,
             expr,
             groups: RefCell::new(Vec::new()),
+            width: state.map_or(0, |state| state.len()),
         }
     }
 
@@ -108,7 +125,7 @@ impl GroupAccumulator for RowAccumulators {
         order.sort_by_key(|row| groups[*row as usize]); // stable: the rows of a group stay in their order
         for run in order.chunk_by(|a, b| groups[*a as usize] == groups[*b as usize]) {
             let indices = UInt32Array::from_iter_values(run.iter().copied());
-            let taken = args
+            let taken = args[..self.args.min(args.len())]
                 .iter()
                 .map(|array| Ok(take(array, &indices, None)?))
                 .collect::<Result<Vec<_>>>()?;
@@ -153,7 +170,8 @@ impl GroupAccumulator for RowAccumulators {
         ScalarValue::iter_to_array(values)
     }
     fn state(&mut self, groups: &[Group]) -> Result<Vec<ArrayRef>> {
-        let fields = self.expr.state_fields()?;
+        // With an ORDER BY there are fields of it too, behind those of functions that do not even look at it.
+        let fields: Vec<_> = self.expr.state_fields()?.into_iter().take(self.width).collect();
         let mut columns: Vec<Vec<ScalarValue>> = vec![Vec::with_capacity(groups.len()); fields.len()];
         let mut held = self.groups.borrow_mut();
         for group in groups {
@@ -185,10 +203,10 @@ impl GroupAccumulator for RowAccumulators {
         self.groups.get_mut()[group as usize] = None;
     }
     fn state_width(&self) -> usize {
-        self.expr.state_fields().map_or(0, |fields| fields.len())
+        self.width
     }
     fn is_mergeable(&self) -> bool {
-        MERGEABLE.contains(&self.expr.fun().name())
+        is_same_in_any_order(&self.expr)
     }
     fn bytes(&self) -> usize {
         let groups = self.groups.borrow();

@@ -9,12 +9,12 @@ use datafusion::logical_expr::{Aggregate as AggregateNode, Expr, ExprSchemable, 
 use datafusion::physical_expr::aggregate::LoweredAggregateBuilder;
 
 use super::Compiler;
-use crate::accumulator::AggregateKind;
+use crate::accumulator::kind::AggregateKind;
 use crate::aggregate::{Aggregate, AggregateCall, AggregatePlan, GroupColumn};
 use crate::below::{Below, unaliased};
 use crate::catalog::Relation;
 use crate::computed::Computed;
-use crate::error::QueryError;
+use crate::error::{QueryError, from_datafusion};
 use crate::operator::Operator;
 use crate::session::Sessions;
 use crate::statement::Emit;
@@ -266,8 +266,11 @@ impl Compiler<'_> {
                 .map(|arg| arg.data_type(input))
                 .collect::<Result<Vec<DataType>>>(),
         )?;
+        let place = self.at(lowered.aggregate.fun().name());
+        let kind = AggregateKind::of(&lowered.aggregate, &types)
+            .map_err(|error| from_datafusion(&error, place, &self.statement.select))?;
         Ok(AggregateCall {
-            kind: AggregateKind::of(&lowered.aggregate, &types),
+            kind,
             args,
             arg_types: types,
             filter: self.wrap(lowered.filter.map(computed).transpose())?,

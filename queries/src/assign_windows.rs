@@ -47,6 +47,10 @@ impl Operator for AssignWindows {
         Ok(())
     }
 
+    fn reads_watermarks(&self) -> bool {
+        false
+    }
+
     fn next_due(&self) -> i64 {
         i64::MAX
     }

@@ -18,6 +18,8 @@ use datafusion::prelude::SessionContext;
 use datafusion::sql::parser::Statement as ParsedStatement;
 use datafusion::sql::sqlparser::ast::Statement as SqlStatement;
 
+use crate::absence::absences;
+use crate::absent::AbsentNode;
 use crate::assign_windows::in_windows;
 use crate::below::window_of;
 use crate::civil_time::{AlwaysOpen, OpeningHours};
@@ -110,6 +112,9 @@ async fn materialise(plan: LogicalPlan, state: &SessionState, opening: &Arc<dyn 
     for input in plan.inputs() {
         inputs.push(Box::pin(materialise(input.clone(), state, opening)).await?);
     }
+    if let (Some(node), [input]) = (AbsentNode::of(&plan), inputs.as_slice()) {
+        return absences_of(node, &plan, input.clone(), state).await;
+    }
     let Some(window) = window_of(&plan) else {
         if inputs.is_empty() {
             return Ok(plan);
@@ -131,6 +136,24 @@ async fn materialise(plan: LogicalPlan, state: &SessionState, opening: &Arc<dyn 
     let schema = Arc::new(plan.schema().as_arrow().clone());
     let batch = batch_of(&schema, [taken.columns(), &columns].concat(), indices.len())?;
     as_table(plan.schema(), batch)
+}
+
+/// The rows of ABSENT.
+async fn absences_of(
+    node: &AbsentNode,
+    plan: &LogicalPlan,
+    input: LogicalPlan,
+    state: &SessionState,
+) -> Result<LogicalPlan> {
+    let rows = rows_of(&input, state).await?;
+    let times = column_of(&node.time, &input, &rows, state)?;
+    let keys = node
+        .keys
+        .iter()
+        .map(|key| column_of(key, &input, &rows, state))
+        .collect::<Result<Vec<_>>>()?;
+    let said = Arc::new(plan.schema().as_arrow().clone());
+    as_table(plan.schema(), absences(&rows, &times, &keys, node.for_us, &said)?)
 }
 
 /// What a plan gives.

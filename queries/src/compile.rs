@@ -1,6 +1,8 @@
 //! Compiles an optimised plan into a pipeline of operators, or says what in it can't run continuously.
 
+mod absence;
 mod grouping;
+mod interval_join;
 
 use std::sync::Arc;
 
@@ -11,6 +13,7 @@ use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext
 use datafusion::logical_expr::{Expr, ExprSchemable, Join, JoinType, LogicalPlan};
 use datafusion::physical_expr::planner::create_physical_expr;
 
+use crate::absent::AbsentNode;
 use crate::aggregate::WindowPlan;
 use crate::assign_windows::AssignWindows;
 use crate::below::{Below, unaliased, window_of};
@@ -29,9 +32,11 @@ pub(crate) struct Compiled {
     pub(crate) schema: SchemaRef,
     /// Which columns tell rows apart that amend each other; `None` where each row stands for itself.
     pub(crate) keys: Option<Vec<usize>>,
-    /// The longest window, microseconds: how far times of output rows lie behind the watermark.
+    /// The longest window and what joins wait for, microseconds: how far times of output rows lie behind the watermark.
     pub(crate) lag_us: i64,
     pub(crate) has_state: bool,
+    /// Whether rows are grouped, so that one may be said again with other values.
+    pub(crate) is_grouped: bool,
     pub(crate) emit: Emit,
     /// The reference tables it looks up.
     pub(crate) references: Vec<String>,
@@ -64,12 +69,14 @@ pub(crate) fn compile(
         .emit
         .unwrap_or(if compiler.windowed { Emit::Close } else { Emit::Update });
     let keys = if compiler.has_state { key_columns(plan) } else { None };
+    let waits_us = compiler.pipeline.lag_us();
     Ok(Compiled {
         pipeline: compiler.pipeline,
         schema: Arc::new(plan.schema().as_arrow().clone()),
         keys,
-        lag_us: compiler.lag_us,
+        lag_us: compiler.lag_us.saturating_add(waits_us),
         has_state: compiler.has_state,
+        is_grouped: compiler.windowed || compiler.running,
         emit,
         references: compiler.references,
         warnings: compiler.warnings,
@@ -127,6 +134,10 @@ impl Compiler<'_> {
                 let window = window_of(plan).expect("the guard looked");
                 self.assign_windows(window, plan)
             }
+            LogicalPlan::Extension(extension) if extension.node.as_any().is::<AbsentNode>() => {
+                let node = AbsentNode::of(plan).expect("the guard looked");
+                self.absence(node, plan)
+            }
             LogicalPlan::Aggregate(aggregate) => self.aggregate(aggregate),
             LogicalPlan::Join(join) => self.join(join),
             LogicalPlan::Union(union) => {
@@ -145,7 +156,7 @@ impl Compiler<'_> {
                 let word = what.split([':', ' ']).next().unwrap_or_default().to_owned();
                 Err(self.at(&word).mistake(
                     format!("{what} can't run on a stream without end"),
-                    "filters, projections, GROUP BY with or without a window, UNION ALL and joins can",
+                    "filters, projections, GROUP BY with or without a window, UNION ALL, joins and ABSENT can",
                 ))
             }
         }
@@ -228,12 +239,8 @@ impl Compiler<'_> {
         let stream_is_left = match (self.only_references(&join.left), self.only_references(&join.right)) {
             (false, true) => true,
             (true, false) => false,
-            _ => {
-                return Err(self.at("JOIN").mistake(
-                    "two streams are joined, and each row would wait for the other for ever",
-                    "one side must be a reference table (zones, seats, devices), possibly filtered",
-                ));
-            }
+            (false, false) => return self.join_streams(join),
+            (true, true) => return self.node(&join.left),
         };
         let keeps_unmatched = match (join.join_type, stream_is_left) {
             (JoinType::Inner, _) => false,
@@ -356,7 +363,7 @@ fn key_columns(plan: &LogicalPlan) -> Option<Vec<usize>> {
 /// Whether a query of this mode says rows again.
 pub(crate) fn output_relation(compiled: &Compiled) -> Relation {
     Relation::Output {
-        amends: compiled.has_state && amends(compiled.emit),
+        amends: compiled.is_grouped && amends(compiled.emit),
         lag_us: compiled.lag_us,
     }
 }

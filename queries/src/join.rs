@@ -234,6 +234,10 @@ impl Operator for ReferenceJoin {
         }
     }
 
+    fn reads_watermarks(&self) -> bool {
+        false
+    }
+
     fn next_due(&self) -> i64 {
         i64::MAX
     }

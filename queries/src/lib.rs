@@ -3,6 +3,8 @@
 //! A statement is read by [`statement`], planned by [`planner`] on stock DataFusion, accepted or refused as a
 //! whole, and compiled by [`compile`] into operators that [`query_set`] steps with a batch and a watermark.
 
+mod absence;
+pub mod absent;
 mod accumulator;
 mod aggregate;
 mod assign_windows;
@@ -16,7 +18,9 @@ pub mod cost;
 pub mod error;
 pub mod flow;
 mod functions;
+mod interval_join;
 mod join;
+mod key_bytes;
 mod keys;
 pub mod operator;
 mod pipeline;
@@ -31,6 +35,7 @@ mod slot;
 pub mod snapshot;
 pub mod statement;
 pub mod streams;
+mod time_bound;
 mod typed;
 pub mod value;
 pub mod watermark;
@@ -38,6 +43,8 @@ pub mod window;
 
 #[cfg(test)]
 mod batches;
+#[cfg(test)]
+mod feeding;
 #[cfg(test)]
 mod golden;
 #[cfg(test)]

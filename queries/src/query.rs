@@ -4,7 +4,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
-use arrow::array::Int64Array;
 use arrow::datatypes::SchemaRef;
 use datafusion::common::{DFSchema, Result};
 
@@ -13,10 +12,9 @@ use crate::compile::{Compiled, compile, output_relation};
 use crate::computed::Computed;
 use crate::cost::{Cost, Counters};
 use crate::error::QueryError;
-use crate::flow::Flow;
 use crate::operator::{Context, Footprint};
 use crate::planner::Planner;
-use crate::row::{Row, Rows};
+use crate::row::Rows;
 use crate::snapshot::QuerySnapshot;
 use crate::statement::{Emit, Statement, StatementKind};
 
@@ -232,10 +230,8 @@ impl Query {
         let outputs = self.guarded(context, |query, context, out| {
             for rows in rows {
                 if lag_us > 0 {
-                    query
-                        .compiled
-                        .pipeline
-                        .push(source, &behind(rows.clone(), lag_us), context, out)?;
+                    let rows = rows.clone().meeting(|met| met.saturating_sub(lag_us));
+                    query.compiled.pipeline.push(source, &rows, context, out)?;
                 } else {
                     query.compiled.pipeline.push(source, rows, context, out)?;
                 }
@@ -381,20 +377,4 @@ fn holds(condition: &Computed, rows: &Rows) -> Result<Vec<bool>> {
         Rows::One(row) => vec![condition.holds(&row.values)?],
         Rows::Many(flow) => condition.mask(&flow.batch)?.values().iter().collect(),
     })
-}
-
-fn behind(rows: Rows, lag_us: i64) -> Rows {
-    match rows {
-        Rows::One(row) => Rows::One(Row {
-            watermark: row.watermark.saturating_sub(lag_us),
-            ..row
-        }),
-        Rows::Many(flow) => {
-            let watermarks = flow.watermarks.values().iter().map(|at| at.saturating_sub(lag_us));
-            Rows::Many(Flow {
-                watermarks: Arc::new(Int64Array::from_iter_values(watermarks)),
-                ..flow
-            })
-        }
-    }
 }

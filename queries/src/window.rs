@@ -1,7 +1,7 @@
 //! Windows: which there are, which of them a time lies in, and when the next one ends.
 
 mod node;
-mod planning;
+pub(crate) mod planning;
 
 use std::cell::{Cell, RefCell};
 use std::fmt;

@@ -279,7 +279,7 @@ impl Compiler<'_> {
     }
 
     /// The name of an amending query among what `plan` reads, if there is one.
-    fn amending_source(&self, plan: &LogicalPlan) -> Option<String> {
+    pub(super) fn amending_source(&self, plan: &LogicalPlan) -> Option<String> {
         match plan {
             LogicalPlan::TableScan(scan) => {
                 let name = scan.table_name.table();

@@ -74,6 +74,22 @@ pub(crate) fn call(relation: &TableFactor) -> Option<(String, Vec<FunctionArg>, 
     Some((name.to_string().to_uppercase(), arguments, alias.clone()))
 }
 
+/// The expression that an argument of a call is, by place or by name.
+pub(crate) fn argument(argument: &FunctionArg) -> Option<&SqlExpr> {
+    match argument {
+        FunctionArg::Unnamed(FunctionArgExpr::Expr(expr))
+        | FunctionArg::Named {
+            arg: FunctionArgExpr::Expr(expr),
+            ..
+        }
+        | FunctionArg::ExprNamed {
+            arg: FunctionArgExpr::Expr(expr),
+            ..
+        } => Some(expr),
+        _ => None,
+    }
+}
+
 /// How a window is written: its name and its arguments in order, those that may be left out in brackets.
 struct Form {
     name: &'static str,

@@ -90,7 +90,9 @@ pub async fn over(
     let mut queries = QuerySet::new();
     set_references(&mut queries, places);
     references_of(&queries, &mut tables);
-    let (schema, batches) = bounded::run(sql, &tables).await.map_err(AnswerError::Question)?;
+    let (schema, batches) = bounded::run_with(sql, &tables, queries.catalog().opening_hours())
+        .await
+        .map_err(AnswerError::Question)?;
     let rows: Vec<Map<String, Value>> = batches.iter().flat_map(batch_to_json).collect();
     Ok(Rows {
         columns: schema.fields().iter().map(|field| field.name().clone()).collect(),

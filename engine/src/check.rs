@@ -13,12 +13,14 @@ use crate::settings::check_dir;
 use crate::site::Places;
 
 /// What was found right.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Checked {
     /// Shipped statements planned.
     pub shipped: usize,
     /// Statements of the folder planned.
     pub own: usize,
+    /// What is right and yet may surprise: a query that keeps more and more, or may never speak.
+    pub warnings: Vec<Mistake>,
 }
 
 /// Checks `usher.toml`, `site.toml` and `queries/*.sql` of a folder.
@@ -71,12 +73,14 @@ pub fn load_queries(queries: &mut QuerySet, dir: &Path) -> Result<Checked, Vec<M
                 .map(|statement| (PathBuf::from(file.name), statement)),
         );
     }
-    let checked = Checked {
+    let mut checked = Checked {
         shipped: all.len(),
         own: own.len(),
+        warnings: Vec::new(),
     };
     all.append(&mut own);
     let files: Vec<PathBuf> = all.iter().map(|(file, _)| file.clone()).collect();
+    let names: Vec<String> = all.iter().map(|(_, statement)| statement.name.clone()).collect();
     let statements = all.into_iter().map(|(_, statement)| statement).collect();
     mistakes.extend(
         queries
@@ -84,6 +88,11 @@ pub fn load_queries(queries: &mut QuerySet, dir: &Path) -> Result<Checked, Vec<M
             .into_iter()
             .map(|(index, error)| mistake(&files[index], error)),
     );
+    for (file, name) in files.iter().zip(&names) {
+        let warnings = queries.get(name).map_or(&[][..], |query| query.warnings());
+        let told = warnings.iter().map(|warning| mistake(file, warning.clone()));
+        checked.warnings.extend(told);
+    }
     if mistakes.is_empty() {
         Ok(checked)
     } else {

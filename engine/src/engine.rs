@@ -119,7 +119,7 @@ impl Engine {
         } = options;
         let places = Arc::new(places);
         let queries_dir = added_queries::dir(&settings.data);
-        let fresh_queries = fresh(Arc::clone(&places), config, queries_dir.clone())?;
+        let fresh_queries = fresh(Arc::clone(&places), config, queries_dir.clone(), settings.query_memory)?;
         std::fs::create_dir_all(&settings.data).map_err(|error| {
             EngineError::Failed(format!(
                 "the data folder {} can't be made: {error}; choose another with --data",
@@ -333,9 +333,11 @@ fn fresh(
     places: Arc<Places>,
     config: Option<PathBuf>,
     added: PathBuf,
+    memory: usize,
 ) -> Result<Arc<dyn Fn() -> QuerySet + Send + Sync>, EngineError> {
     let make = move || {
         let mut queries = QuerySet::new();
+        queries.set_memory(memory);
         set_references(&mut queries, &places);
         let dir = config.as_deref().unwrap_or(Path::new(""));
         let checked = load_queries(&mut queries, dir);

@@ -37,6 +37,7 @@ pub mod seats;
 pub mod settings;
 pub mod settler;
 pub mod site;
+pub mod site_hours;
 pub mod tables;
 pub mod timestamp;
 pub mod topic;

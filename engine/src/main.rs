@@ -289,6 +289,8 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     let cores = std::thread::available_parallelism().map_or(2, usize::from);
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(cores.max(2))
+        // A question over HTTP may be as deep as queries may.
+        .thread_stack_size(8 << 20)
         .enable_all()
         .build()
         .context("the async runtime could not be started")
@@ -296,6 +298,9 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 
 fn run_check(config: &Path) -> Result<(), Failure> {
     let checked = check(config).map_err(|found| mistakes(&found))?;
+    for warning in &checked.warnings {
+        eprintln!("warning: {warning}");
+    }
     println!(
         "{} is right: {} shipped statements and {} of its own",
         config.display(),

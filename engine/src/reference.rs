@@ -1,4 +1,4 @@
-//! The reference tables that queries look up: zones, seats and devices, made from what is known of the place.
+//! What queries are told of the place: the reference tables zones, seats and devices, and when sites are open.
 
 use std::sync::Arc;
 
@@ -7,12 +7,14 @@ use arrow::datatypes::{DataType, Field, Schema};
 use usher_queries::query_set::QuerySet;
 
 use crate::site::Places;
+use crate::site_hours::SiteHours;
 
-/// Hands `zones`, `seats` and `devices` to the queries; again whenever the place changes.
+/// Hands `zones`, `seats`, `devices` and the opening hours to the queries; again whenever the place changes.
 ///
 /// `zones`: site, zone, name, name_zh, capacity (a float, so that a share is one), parent, role. `seats`: site, zone,
 /// seat. `devices`: site, zone, device, kind, role; a seat is a device of kind `seat`.
 pub fn set_references(queries: &mut QuerySet, places: &Places) {
+    queries.set_opening_hours(SiteHours::of(places));
     queries.set_reference("zones", zones(places));
     queries.set_reference("seats", seats(places));
     queries.set_reference("devices", devices(places));

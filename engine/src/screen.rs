@@ -116,21 +116,50 @@ pub(crate) async fn explain(http: &str, query: &str) -> anyhow::Result<String> {
         writeln!(out, "  {}", text("comment").replace('\n', "\n  "))?;
     }
     writeln!(out, "\nreads      {}", list("reads").join(", "))?;
+    if !list("read_by").is_empty() {
+        writeln!(out, "read by    {}", list("read_by").join(", "))?;
+    }
     writeln!(out, "says       {}", list("columns").join(", "))?;
-    writeln!(out, "watermark  {}", found["watermark"].as_str().unwrap_or("none yet"))?;
     writeln!(
         out,
-        "state      {} keys, {} open windows, {} bytes",
-        found["keys"], found["windows"], found["bytes"]
+        "speaks     {}, rows may be {} s late",
+        text("emit"),
+        found["lateness_s"]
+    )?;
+    let lag = found["lag_s"]
+        .as_f64()
+        .map(|lag| format!(", {lag} s behind the newest event"));
+    writeln!(
+        out,
+        "watermark  {}{}",
+        found["watermark"].as_str().unwrap_or("none yet"),
+        lag.unwrap_or_default()
+    )?;
+    writeln!(
+        out,
+        "state      {} keys, {} open windows, {} of {} bytes",
+        found["keys"], found["windows"], found["bytes"], found["memory"]
     )?;
     let counters = &found["counters"];
     writeln!(
         out,
-        "so far     {} rows in, {} rows out, {} too late",
-        counters["rows_in"], counters["rows_out"], counters["late_rows"]
+        "so far     {} rows in, {} rows out, {} amended, {} too late",
+        counters["rows_in"], counters["rows_out"], counters["amended_rows"], counters["late_rows"]
     )?;
     if let Some(cost) = found["cost_us"].as_f64() {
-        writeln!(out, "cost       {cost} µs an evaluation")?;
+        writeln!(
+            out,
+            "cost       {cost} µs an evaluation, half within {} µs, 99 % within {} µs",
+            counters["p50_us"], counters["p99_us"]
+        )?;
+    }
+    for warning in found["warnings"].as_array().into_iter().flatten() {
+        writeln!(
+            out,
+            "WARNING    {}, {}",
+            warning["wrong"].as_str().unwrap_or(""),
+            warning["right"].as_str().unwrap_or("")
+        )?;
     }
     if let Some(reason) = found["broken"].as_str() {
         writeln!(out, "STOPPED    {reason}")?;

@@ -58,6 +58,8 @@ pub struct Settings {
     pub checkpoint_every: Duration,
     /// From decoded events to queries.
     pub intake: Intake,
+    /// Bytes that one query may keep.
+    pub query_memory: usize,
     /// How many cleared alerts stay visible.
     pub keep_cleared_alerts: usize,
     /// What people make of the place.

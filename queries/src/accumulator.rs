@@ -3,8 +3,16 @@
 //! DataFusion's group accumulators empty what they return, so a running answer needs our own for the common
 //! aggregates; every other one of DataFusion's runs through its row accumulators, which can be read again.
 
+pub(crate) mod cell;
+mod distinct;
+mod edge;
 mod extreme;
+pub(crate) mod kind;
+mod spread;
 mod stock;
+#[cfg(test)]
+mod tests;
+mod verdict;
 
 use std::any::Any;
 use std::sync::Arc;
@@ -12,10 +20,7 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, Float64Array, Int64Array, PrimitiveArray};
 use arrow::datatypes::{DataType, Float64Type, Int64Type, UInt64Type};
 use datafusion::common::Result;
-use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
 
-use crate::accumulator::extreme::{extreme, has_native_extreme};
-use crate::accumulator::stock::RowAccumulators;
 use crate::keys::Group;
 use crate::value::Value;
 
@@ -43,6 +48,8 @@ pub(crate) trait GroupAccumulator: Send {
     }
     /// Adds what another accumulator of the same aggregate holds for `groups`.
     fn merge(&mut self, other: &dyn GroupAccumulator, groups: &[Group]) -> Result<()>;
+    /// Adds what the group `from` holds to the group `into`, whose rows came earlier; the caller then clears `from`.
+    fn absorb(&mut self, into: Group, from: Group) -> Result<()>;
     /// The values of `groups`, in their order.
     fn evaluate(&mut self, groups: &[Group]) -> Result<ArrayRef>;
     /// What a snapshot keeps of `groups`, one or more columns.
@@ -59,52 +66,6 @@ pub(crate) trait GroupAccumulator: Send {
     fn bytes(&self) -> usize;
     /// For `merge`.
     fn as_any(&self) -> &dyn Any;
-}
-
-/// Which accumulator an aggregate runs on; decided once when the query is created.
-#[derive(Debug, Clone)]
-pub(crate) enum AggregateKind {
-    /// `count(x)` without DISTINCT.
-    Count,
-    /// `sum` of integers, wrapping as DataFusion's does.
-    SumInt,
-    /// `sum` of floats.
-    SumFloat,
-    /// `avg` of floats.
-    Avg,
-    /// `min` or `max` of a type with a native accumulator.
-    Extreme { greatest: bool, data_type: DataType },
-    /// Any other aggregate of DataFusion.
-    Row(Arc<AggregateFunctionExpr>),
-}
-
-impl AggregateKind {
-    pub(crate) fn of(expr: &Arc<AggregateFunctionExpr>, argument_types: &[DataType]) -> Self {
-        let plain = !expr.is_distinct() && expr.order_bys().is_empty();
-        let native = match (expr.fun().name(), argument_types) {
-            ("count", [_]) if plain => Some(Self::Count),
-            ("sum", [DataType::Int64]) if plain => Some(Self::SumInt),
-            ("sum", [DataType::Float64]) if plain => Some(Self::SumFloat),
-            ("avg", [DataType::Float64]) if plain => Some(Self::Avg),
-            (name @ ("min" | "max"), [data_type]) if has_native_extreme(data_type) => Some(Self::Extreme {
-                greatest: name == "max",
-                data_type: data_type.clone(),
-            }),
-            _ => None,
-        };
-        native.unwrap_or_else(|| Self::Row(Arc::clone(expr)))
-    }
-
-    pub(crate) fn create(&self) -> Box<dyn GroupAccumulator> {
-        match self {
-            Self::Count => Box::new(Count::default()),
-            Self::SumInt => Box::new(SumInt::default()),
-            Self::SumFloat => Box::new(SumFloat::default()),
-            Self::Avg => Box::new(Avg::default()),
-            Self::Extreme { greatest, data_type } => extreme(*greatest, data_type),
-            Self::Row(expr) => Box::new(RowAccumulators::new(Arc::clone(expr))),
-        }
-    }
 }
 
 /// Calls `each(group, row)` for the rows at which `array` is not null.
@@ -158,6 +119,10 @@ impl GroupAccumulator for Count {
         for group in groups {
             self.counts[*group as usize] += other.counts[*group as usize];
         }
+        Ok(())
+    }
+    fn absorb(&mut self, into: Group, from: Group) -> Result<()> {
+        self.counts[into as usize] += self.counts[from as usize];
         Ok(())
     }
     fn evaluate(&mut self, groups: &[Group]) -> Result<ArrayRef> {
@@ -240,6 +205,12 @@ macro_rules! sum_accumulator {
                     self.sums[group] = $add(self.sums[group], other.sums[group]);
                     self.seen[group] |= other.seen[group];
                 }
+                Ok(())
+            }
+            fn absorb(&mut self, into: Group, from: Group) -> Result<()> {
+                let (into, from) = (into as usize, from as usize);
+                self.sums[into] = $add(self.sums[into], self.sums[from]);
+                self.seen[into] |= self.seen[from];
                 Ok(())
             }
             fn evaluate(&mut self, groups: &[Group]) -> Result<ArrayRef> {
@@ -338,6 +309,12 @@ impl GroupAccumulator for Avg {
             self.sums[group] += other.sums[group];
             self.counts[group] += other.counts[group];
         }
+        Ok(())
+    }
+    fn absorb(&mut self, into: Group, from: Group) -> Result<()> {
+        let (into, from) = (into as usize, from as usize);
+        self.sums[into] += self.sums[from];
+        self.counts[into] += self.counts[from];
         Ok(())
     }
     fn evaluate(&mut self, groups: &[Group]) -> Result<ArrayRef> {

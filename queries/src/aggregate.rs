@@ -15,7 +15,7 @@ use arrow::compute::is_not_null;
 use arrow::datatypes::{DataType, SchemaRef, TimestampMicrosecondType};
 use datafusion::common::Result;
 
-use crate::accumulator::AggregateKind;
+use crate::accumulator::kind::AggregateKind;
 use crate::computed::{Computed, columns};
 use crate::flow::Flow;
 use crate::keys::{Group, KeyStore};
@@ -23,7 +23,7 @@ use crate::operator::{Context, Footprint, LateRow, Operator, batch_of};
 use crate::row::Rows;
 use crate::slot::Slot;
 use crate::statement::Emit;
-use crate::window::WindowSpec;
+use crate::window::{Assigner, Hop, Span, WindowSpec};
 
 /// One aggregate of the SELECT list.
 pub(crate) struct AggregateCall {
@@ -34,17 +34,39 @@ pub(crate) struct AggregateCall {
     pub(crate) name: String,
 }
 
+impl AggregateCall {
+    /// Whether panes of windows on `time` may be merged to a window.
+    fn is_mergeable(&self, time: &Computed) -> bool {
+        // Rows of the same time lie in the same pane, where they are told apart by arrival.
+        let is_ordered_by_time = || matches!(&self.args[..], [_, order] if order.to_string() == time.to_string());
+        self.kind.create().is_mergeable() || matches!(self.kind, AggregateKind::Edge(_)) && is_ordered_by_time()
+    }
+}
+
 /// What a GROUP BY column is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum GroupColumn {
     Key(usize),
     WindowStart,
     WindowEnd,
+    /// Whether nothing more will be said of the window.
+    Final,
+    /// Whether the row takes the place of one that was said before.
+    Amended,
+}
+
+/// The windows of a query.
+pub(crate) struct WindowPlan {
+    pub(crate) time: Computed,
+    /// Which site's hours count, for windows that follow them.
+    pub(crate) site: Option<Computed>,
+    pub(crate) windows: Assigner,
+    pub(crate) spec: WindowSpec,
 }
 
 /// All that is fixed when the query is created.
 pub(crate) struct AggregatePlan {
-    pub(crate) window: Option<(Computed, WindowSpec)>,
+    pub(crate) window: Option<WindowPlan>,
     pub(crate) filters: Vec<Computed>,
     pub(crate) keys: Vec<Computed>,
     pub(crate) key_types: Vec<DataType>,
@@ -64,83 +86,178 @@ const SPARE_SLOTS: usize = 4;
 /// Why a row is late for every window.
 const WINDOWS_WERE_FINAL: &str = "the windows it belongs to were final";
 
-/// The operator. The endless window of a running aggregate is the slot 0.
+/// The operator. A running aggregate has one slot, that of the endless window.
 pub(crate) struct Aggregate {
     plan: AggregatePlan,
     keys: KeyStore,
-    slots: BTreeMap<i64, Slot>,
+    /// In the order in which windows (or panes) end.
+    slots: BTreeMap<Span, Slot>,
+    /// Slots that hold changes which were not said yet.
+    changed: BTreeSet<Span>,
     spare: Vec<Slot>,
-    paned: bool,
+    /// The hopping windows of a query that keeps panes.
+    panes: Option<Hop>,
+    /// Whether the rows tell if they are final: then each window is said once more when it is.
+    tells_final: bool,
     watermark: i64,
+    /// The next watermark at which any window ends or takes rows no more, whether it holds rows or not: rows that meet
+    /// earlier ones are all judged alike.
+    turn: i64,
     /// Paned only: all windows that end here or before have been said.
     said_until: i64,
+    /// Paned only: all windows that end here or before have been said to be final.
+    final_until: i64,
     /// With an interval: when changes are said next.
     next_emit: i64,
     next_expiry: i64,
+    /// The windows of one row; empty between two rows.
+    spans: Vec<Span>,
+    /// Rows said in place of ones that were said when their window closed.
+    amended: u64,
+}
+
+/// What is told of rows beside their values.
+#[derive(Debug, Clone, Copy)]
+struct Telling {
+    /// The earliest watermark at which the rows could have been said: time may have moved on much further at once, and
+    /// whoever reads them must not find them late for that.
+    watermark: i64,
+    is_final: bool,
+    /// Whether the window was said before, all groups alike; otherwise each group tells for itself.
+    is_amended: bool,
+}
+
+impl Telling {
+    fn now(watermark: i64, is_amended: bool) -> Self {
+        Self {
+            watermark,
+            is_final: false,
+            is_amended,
+        }
+    }
+
+    /// Nothing more will be said of the window.
+    fn for_good(watermark: i64) -> Self {
+        Self {
+            is_final: true,
+            ..Self::now(watermark, false)
+        }
+    }
 }
 
 /// What stands beside the rows of a push, evaluated once.
 struct Columns {
-    keys: Vec<ArrayRef>,
-    /// The rows' groups, as far as rows have been taken.
+    /// The rows' groups.
     groups: Vec<Group>,
     times: Option<TimestampMicrosecondArray>,
+    sites: Option<StringArray>,
     args: Vec<Vec<ArrayRef>>,
     filters: Vec<Option<BooleanArray>>,
 }
 
 impl Aggregate {
     pub(crate) fn new(plan: AggregatePlan) -> Result<Self> {
-        let mergeable = plan.aggregates.iter().all(|call| call.kind.create().is_mergeable());
-        let overlaps = plan
-            .window
-            .as_ref()
-            .is_some_and(|(_, spec)| spec.size_us > spec.slide_us);
-        let paned = overlaps && mergeable && plan.emit == Emit::Close;
+        let panes = plan.window.as_ref().and_then(|window| {
+            let overlaps = |hop: &Hop| hop.size_us > hop.slide_us && plan.emit == Emit::Close;
+            let hop = window.windows.hop().filter(overlaps)?;
+            plan.aggregates
+                .iter()
+                .all(|call| call.is_mergeable(&window.time))
+                .then_some(hop)
+        });
         let keys = KeyStore::new(&plan.key_types)?;
+        let tells_final = plan
+            .columns
+            .iter()
+            .any(|column| matches!(column, GroupColumn::Final | GroupColumn::Amended));
+        let turn = if plan.window.is_some() { i64::MIN } else { i64::MAX };
         Ok(Self {
             plan,
             keys,
             slots: BTreeMap::new(),
+            changed: BTreeSet::new(),
             spare: Vec::new(),
-            paned,
+            panes,
+            tells_final,
             watermark: i64::MIN,
+            turn,
             said_until: i64::MIN,
+            final_until: i64::MIN,
             next_emit: i64::MIN,
             next_expiry: i64::MIN,
+            spans: Vec::new(),
+            amended: 0,
         })
     }
 
-    fn spec(&self) -> Option<WindowSpec> {
-        self.plan.window.as_ref().map(|(_, spec)| *spec)
-    }
-
-    /// The next watermark at which any window ends or takes rows no more, whether it holds rows or not: rows that meet
-    /// earlier ones are all judged alike. The endless window of a running aggregate has none.
-    fn next_turn(&self) -> i64 {
-        let Some(spec) = self.spec() else { return i64::MAX };
-        if self.watermark == i64::MIN {
+    /// The turn that follows a watermark.
+    fn turn_after(&self, watermark: i64) -> i64 {
+        let Some(window) = &self.plan.window else {
+            return i64::MAX;
+        };
+        if watermark == i64::MIN {
             return i64::MIN;
         }
-        let next = |after: i64| {
-            let passed = self.watermark.saturating_sub(spec.size_us).saturating_sub(after);
-            let start = (passed.div_euclid(spec.slide_us) + 1).saturating_mul(spec.slide_us);
-            start.saturating_add(spec.size_us).saturating_add(after)
-        };
-        next(0).min(next(self.plan.lateness_us))
+        let lateness_us = self.plan.lateness_us;
+        let next_end = window.windows.next_end(watermark);
+        let next_final = window.windows.next_end(watermark.saturating_sub(lateness_us));
+        next_end.min(next_final.saturating_add(lateness_us))
     }
 
     /// When a pane is in no window any more that could still be amended.
-    fn pane_drop(&self, pane: i64, spec: WindowSpec) -> i64 {
-        pane.div_euclid(spec.slide_us) * spec.slide_us + spec.size_us + self.plan.lateness_us
+    fn pane_drop(&self, pane: Span, hop: Hop) -> i64 {
+        hop.span(hop.latest_start(pane.start))
+            .end
+            .saturating_add(self.plan.lateness_us)
     }
 
-    fn evaluate(&self, batch: &RecordBatch) -> Result<Columns> {
-        let keys = columns(&self.plan.keys, batch)?;
-        let times = match &self.plan.window {
-            Some((time, _)) => Some(time.column(batch)?.as_primitive::<TimestampMicrosecondType>().clone()),
-            None => None,
+    /// Whether a window of that span takes rows no more at a watermark.
+    fn is_final(&self, span: Span, watermark: i64) -> bool {
+        watermark >= span.end.saturating_add(self.plan.lateness_us)
+    }
+
+    /// Where a row of this time goes: the windows it lies in (or its pane) that still take rows at the watermark it met,
+    /// the earliest first. True when it lies in any window at all.
+    fn spans_of(&self, time: i64, site: Option<&str>, met: i64, spans: &mut Vec<Span>) -> bool {
+        let watermark = self.watermark.max(met);
+        spans.clear();
+        let Some(window) = &self.plan.window else {
+            spans.push(Span::ENDLESS);
+            return true;
         };
+        if let Some(hop) = self.panes {
+            if !self.is_final(hop.span(hop.latest_start(time)), watermark) {
+                spans.push(hop.pane(time));
+            }
+            return true;
+        }
+        let mut is_in_window = false;
+        window.windows.each(time, site, |span| {
+            is_in_window = true;
+            if !self.is_final(span, watermark) {
+                spans.push(span);
+            }
+        });
+        is_in_window
+    }
+
+    fn evaluate(&mut self, batch: &RecordBatch) -> Result<Columns> {
+        let keys = columns(&self.plan.keys, batch)?;
+        let mut groups = Vec::new();
+        self.keys.intern(&keys, batch.num_rows(), &mut groups)?;
+        let (mut times, mut sites) = (None, None);
+        if let Some(window) = &self.plan.window {
+            times = Some(
+                window
+                    .time
+                    .column(batch)?
+                    .as_primitive::<TimestampMicrosecondType>()
+                    .clone(),
+            );
+            if let Some(site) = &window.site {
+                sites = Some(site.column(batch)?.as_string::<i32>().clone());
+            }
+        }
         let mut args = Vec::with_capacity(self.plan.aggregates.len());
         let mut filters = Vec::with_capacity(self.plan.aggregates.len());
         for call in &self.plan.aggregates {
@@ -148,85 +265,79 @@ impl Aggregate {
             filters.push(call.filter.as_ref().map(|filter| filter.mask(batch)).transpose()?);
         }
         Ok(Columns {
-            keys,
-            groups: Vec::with_capacity(batch.num_rows()),
+            groups,
             times,
+            sites,
             args,
             filters,
         })
     }
 
-    /// Takes the rows `from..to`, which all meet the same open windows.
+    /// Puts rows into their windows, each judged by the watermark it met itself: time moves on between batches only, so
+    /// that what a query says last does not depend on how rows of its streams were put into batches.
     fn take_rows(
         &mut self,
         flow: &Flow,
-        columns: &mut Columns,
-        from: usize,
-        to: usize,
+        columns: &Columns,
         context: &mut Context<'_>,
+        out: &mut Vec<Rows>,
     ) -> Result<()> {
-        // Keys get their numbers here and not for the whole batch: a window that closes between two rows may have
-        // forgotten a key that the later one brings again.
-        let keys: Vec<ArrayRef> = columns.keys.iter().map(|key| key.slice(from, to - from)).collect();
-        let mut groups = Vec::new();
-        self.keys.intern(&keys, to - from, &mut groups)?;
-        columns.groups.append(&mut groups);
-        let Some(spec) = self.spec() else {
-            let rows: Vec<u32> = (from as u32..to as u32).collect();
-            return self.add(0, &rows, flow, columns);
+        let Some(times) = columns.times.clone() else {
+            let rows: Vec<u32> = (0..flow.num_rows() as u32).collect();
+            return self.add(Span::ENDLESS, &rows, flow, columns);
         };
-        let times = columns.times.as_ref().expect("a window has a time");
-        let pane_us = if self.paned { spec.pane_us() } else { spec.size_us };
-        let mut parts: Vec<(i64, Vec<u32>)> = Vec::new();
+        let sites = columns.sites.clone();
+        let mut parts: Vec<(Span, Vec<u32>)> = Vec::new();
         let mut last = 0;
         let mut refused = Vec::new();
-        for row in from..to {
-            let time = times.value(row);
-            let watermark = self.watermark;
-            let closed =
-                |start: i64| watermark >= start.saturating_add(spec.size_us).saturating_add(self.plan.lateness_us);
-            let mut in_window = false;
-            let mut taken = false;
-            let mut put = |start: i64| {
-                if parts.get(last).is_none_or(|(found, _)| *found != start) {
-                    last = parts.iter().position(|(found, _)| *found == start).unwrap_or_else(|| {
-                        parts.push((start, Vec::new()));
-                        parts.len() - 1
-                    });
+        let mut spans = Vec::new();
+        for row in 0..flow.num_rows() {
+            let (time, met) = (times.value(row), flow.watermarks.value(row));
+            let site = sites
+                .as_ref()
+                .and_then(|sites| sites.is_valid(row).then(|| sites.value(row)));
+            let is_in_window = self.spans_of(time, site, met, &mut spans);
+            if let Some(hop) = self.panes
+                && !spans.is_empty()
+                && self.is_late_for_some(hop, time, met)
+            {
+                for (span, rows) in parts.drain(..) {
+                    self.add(span, &rows, flow, columns)?;
+                }
+                self.say_what_is_final(hop, met, out)?;
+                self.add(spans[0], &[row as u32], flow, columns)?;
+                self.amend_panes(hop, met, met, out)?;
+                continue;
+            }
+            for span in &spans {
+                // Mostly the window of the row before, or where a row lies in several the one that follows.
+                let is_it = |at: usize| parts.get(at).is_some_and(|(found, _)| found == span);
+                if !is_it(last) {
+                    last = if is_it(last + 1) {
+                        last + 1
+                    } else {
+                        parts.iter().position(|(found, _)| found == span).unwrap_or_else(|| {
+                            parts.push((*span, Vec::new()));
+                            parts.len() - 1
+                        })
+                    };
                 }
                 parts[last].1.push(row as u32);
-            };
-            if self.paned {
-                let latest = time.div_euclid(spec.slide_us) * spec.slide_us;
-                in_window = true;
-                if !closed(latest) {
-                    taken = true;
-                    put(time.div_euclid(pane_us) * pane_us);
-                }
-            } else {
-                for start in spec.starts(time) {
-                    in_window = true;
-                    if !closed(start) {
-                        taken = true;
-                        put(start);
-                    }
-                }
             }
-            if in_window && !taken {
-                context.late.push(LateRow {
-                    event_id: flow.causes.is_valid(row).then(|| flow.causes.value(row).to_owned()),
-                    event_time: time,
-                    // Its own: rows of one open set of windows may have met later and later ones.
-                    watermark: watermark.max(flow.watermarks.value(row)),
-                    reason: WINDOWS_WERE_FINAL,
-                });
-            }
-            if !taken {
+            if spans.is_empty() {
                 refused.push(columns.groups[row]);
+                if is_in_window {
+                    context.late.push(LateRow {
+                        event_id: flow.causes.is_valid(row).then(|| flow.causes.value(row).to_owned()),
+                        event_time: time,
+                        watermark: self.watermark.max(met),
+                        reason: WINDOWS_WERE_FINAL,
+                    });
+                }
             }
         }
-        for (start, rows) in &parts {
-            self.add(*start, rows, flow, columns)?;
+        for (span, rows) in &parts {
+            self.add(*span, rows, flow, columns)?;
         }
         self.keys.forget_unheld(&refused);
         Ok(())
@@ -234,27 +345,39 @@ impl Aggregate {
 
     /// The slot of a window or pane, with room for all groups; opened when it is not there. Beside it what else of the
     /// operator is needed with it.
-    fn slot(&mut self, start: i64) -> (&AggregatePlan, &mut KeyStore, &mut Slot) {
+    fn slot(&mut self, span: Span) -> (&AggregatePlan, &mut KeyStore, &mut Slot) {
         let (plan, spare) = (&self.plan, &mut self.spare);
         let slot = self
             .slots
-            .entry(start)
+            .entry(span)
             .or_insert_with(|| spare.pop().unwrap_or_else(|| Slot::new(plan)));
         slot.resize(self.keys.capacity(), plan);
         (plan, &mut self.keys, slot)
     }
 
-    fn add(&mut self, start: i64, rows: &[u32], flow: &Flow, columns: &Columns) -> Result<()> {
+    /// Whether changes of a slot are to be said later: those of a window that was said, and all when the query amends.
+    fn notes_changes(&self, span: Span) -> bool {
+        match (self.plan.emit, &self.plan.window, self.panes) {
+            // The window that ends first of those that hold the pane was said.
+            (Emit::Close, Some(window), Some(_)) => window.windows.next_end(span.start) <= self.said_until,
+            (Emit::Close, ..) => self.slots.get(&span).is_some_and(|slot| slot.said),
+            _ => true,
+        }
+    }
+
+    fn add(&mut self, span: Span, rows: &[u32], flow: &Flow, columns: &Columns) -> Result<()> {
         let watermark = self.watermark;
-        let is_paned = self.paned;
-        let (plan, keys, slot) = self.slot(start);
-        let tells_changes = plan.emit != Emit::Close || is_paned || slot.said;
+        let notes_changes = self.notes_changes(span);
+        if notes_changes {
+            self.changed.insert(span);
+        }
+        let (plan, keys, slot) = self.slot(span);
         for row in rows {
             let group = columns.groups[*row as usize];
             if slot.enter(group) {
                 keys.hold(group);
             }
-            if tells_changes {
+            if notes_changes {
                 slot.note_change(group);
             }
         }
@@ -289,30 +412,37 @@ impl Aggregate {
     fn say(
         plan: &AggregatePlan,
         keys: &KeyStore,
-        start: i64,
+        span: Span,
         slot: &mut Slot,
         groups: &[Group],
-        watermark: i64,
+        telling: Telling,
         out: &mut Vec<Rows>,
     ) -> Result<()> {
         if groups.is_empty() {
             return Ok(());
         }
+        let rows = groups.len();
         let key_columns = keys.columns(groups)?;
-        let end = start.saturating_add(plan.window.as_ref().map_or(0, |(_, spec)| spec.size_us));
         let mut columns: Vec<ArrayRef> = Vec::with_capacity(plan.schema.fields().len());
         for column in &plan.columns {
             columns.push(match column {
                 GroupColumn::Key(index) => Arc::clone(&key_columns[*index]),
-                GroupColumn::WindowStart => Arc::new(TimestampMicrosecondArray::from_value(start, groups.len())),
-                GroupColumn::WindowEnd => Arc::new(TimestampMicrosecondArray::from_value(end, groups.len())),
+                GroupColumn::WindowStart => Arc::new(TimestampMicrosecondArray::from_value(span.start, rows)),
+                GroupColumn::WindowEnd => Arc::new(TimestampMicrosecondArray::from_value(span.end, rows)),
+                GroupColumn::Final => Arc::new(BooleanArray::from(vec![telling.is_final; rows])),
+                GroupColumn::Amended => Arc::new(
+                    groups
+                        .iter()
+                        .map(|group| Some(!telling.is_final && (telling.is_amended || slot.was_told(*group))))
+                        .collect::<BooleanArray>(),
+                ),
             });
         }
         for accumulator in &mut slot.accumulators {
             columns.push(accumulator.evaluate(groups)?);
         }
-        let batch = batch_of(&plan.schema, columns, groups.len())?;
-        let mut flow = Flow::at_watermark(batch, watermark);
+        let batch = batch_of(&plan.schema, columns, rows)?;
+        let mut flow = Flow::at_watermark(batch, telling.watermark);
         if plan.keeps_causes {
             flow.causes = Arc::new(
                 groups
@@ -325,7 +455,7 @@ impl Aggregate {
         Ok(())
     }
 
-    /// Takes many rows: as far as one open set of windows goes at a time.
+    /// Takes many rows.
     fn push_flow(&mut self, mut flow: Flow, context: &mut Context<'_>, out: &mut Vec<Rows>) -> Result<()> {
         for predicate in &self.plan.filters {
             let mask = predicate.mask(&flow.batch)?;
@@ -333,8 +463,8 @@ impl Aggregate {
                 flow = flow.filtered(&mask)?;
             }
         }
-        if let Some((time, _)) = &self.plan.window {
-            let array = time.column(&flow.batch)?;
+        if let Some(window) = &self.plan.window {
+            let array = window.time.column(&flow.batch)?;
             if array.null_count() > 0 {
                 // A row without a time lies in no window, as in a bounded run.
                 flow = flow.filtered(&is_not_null(&array)?)?;
@@ -343,67 +473,70 @@ impl Aggregate {
         if flow.num_rows() == 0 {
             return Ok(());
         }
-        let mut columns = self.evaluate(&flow.batch)?;
-        let watermarks = flow.watermarks.values();
-        let mut from = 0;
-        while from < flow.num_rows() {
-            self.move_watermark(watermarks[from], out)?;
-            let deadline = self.next_turn();
-            // Up to the first row that meets a watermark at which a window, there or not, ends or takes rows no more.
-            let mut to = from + 1;
-            while to < flow.num_rows() && (watermarks[to] < deadline || watermarks[to] <= self.watermark) {
-                to += 1;
-            }
-            self.take_rows(&flow, &mut columns, from, to, context)?;
-            from = to;
-        }
+        let columns = self.evaluate(&flow.batch)?;
+        self.take_rows(&flow, &columns, context, out)?;
+        let met = flow.watermarks.value(flow.num_rows() - 1);
         match self.plan.emit {
             Emit::Every(_) => Ok(()),
-            Emit::Close | Emit::Update => self.say_changes(out),
+            Emit::Close | Emit::Update => self.say_changes(met, out),
         }
     }
 
     /// Says what changed: in windows that were said already, and in all of them when the query amends.
-    fn say_changes(&mut self, out: &mut Vec<Rows>) -> Result<()> {
-        if self.paned {
-            return self.amend_panes(out);
+    fn say_changes(&mut self, watermark: i64, out: &mut Vec<Rows>) -> Result<()> {
+        if self.changed.is_empty() {
+            return Ok(());
         }
-        for (start, slot) in &mut self.slots {
-            if !slot.changed.is_empty() && (self.plan.emit != Emit::Close || slot.said) {
-                let changed = slot.take_changed();
-                Self::say(&self.plan, &self.keys, *start, slot, &changed, self.watermark, out)?;
+        if let Some(hop) = self.panes {
+            return self.amend_panes(hop, watermark, self.watermark, out);
+        }
+        for span in std::mem::take(&mut self.changed) {
+            let Some(slot) = self.slots.get_mut(&span) else {
+                continue;
+            };
+            let changed = slot.take_changed();
+            let telling = Telling::now(watermark.max(self.watermark), slot.said);
+            self.amended += if slot.said { changed.len() as u64 } else { 0 };
+            Self::say(&self.plan, &self.keys, span, slot, &changed, telling, out)?;
+            for group in changed {
+                slot.note_told(group);
             }
         }
         Ok(())
     }
 
-    /// Says again the windows that were said and whose panes late rows have changed.
-    fn amend_panes(&mut self, out: &mut Vec<Rows>) -> Result<()> {
-        let Some(spec) = self.spec() else { return Ok(()) };
+    /// Says again the windows that were said and whose panes late rows have changed, where they are not final at the
+    /// watermark `judged`. The last of the rows met `met`.
+    fn amend_panes(&mut self, hop: Hop, met: i64, judged: i64, out: &mut Vec<Rows>) -> Result<()> {
         let mut amended: BTreeMap<i64, BTreeSet<Group>> = BTreeMap::new();
-        for (pane, slot) in &mut self.slots {
-            for group in slot.take_changed() {
-                for start in spec.starts(*pane) {
-                    let end = start + spec.size_us;
-                    if end <= self.said_until && self.watermark < end.saturating_add(self.plan.lateness_us) {
-                        amended.entry(start).or_default().insert(group);
-                    }
+        for pane in std::mem::take(&mut self.changed) {
+            let Some(slot) = self.slots.get_mut(&pane) else {
+                continue;
+            };
+            let changed = slot.take_changed();
+            for start in hop.starts(pane.start) {
+                let span = hop.span(start);
+                if span.end <= self.said_until && !self.is_final(span, judged) {
+                    amended.entry(start).or_default().extend(&changed);
                 }
             }
         }
         for (start, groups) in amended {
             let groups: Vec<Group> = groups.into_iter().collect();
-            self.say_merged(start, Some(&groups), out)?;
+            self.amended += groups.len() as u64;
+            let telling = Telling::now(met.max(self.watermark), true);
+            self.say_merged(hop.span(start), Some(&groups), telling, out)?;
         }
         Ok(())
     }
 
-    /// Merges the panes of the window that begins at `start` and says it, for `only` some groups or all.
-    fn say_merged(&mut self, start: i64, only: Option<&[Group]>, out: &mut Vec<Rows>) -> Result<()> {
-        let Some(spec) = self.spec() else { return Ok(()) };
+    /// Merges the panes of a window and says it, for `only` some groups or all.
+    fn say_merged(&mut self, span: Span, only: Option<&[Group]>, telling: Telling, out: &mut Vec<Rows>) -> Result<()> {
+        let Some(hop) = self.panes else { return Ok(()) };
         let mut merged = self.spare.pop().unwrap_or_else(|| Slot::new(&self.plan));
         merged.resize(self.keys.capacity(), &self.plan);
-        for (_, pane) in self.slots.range(start..start + spec.size_us) {
+        let (first, last) = (hop.pane(span.start), hop.pane(span.end - 1));
+        for (_, pane) in self.slots.range(first..=last) {
             let filtered: Vec<Group>;
             let groups = match only {
                 Some(only) => {
@@ -428,15 +561,7 @@ impl Aggregate {
             }
         }
         let members = std::mem::take(&mut merged.members);
-        Self::say(
-            &self.plan,
-            &self.keys,
-            start,
-            &mut merged,
-            &members,
-            self.watermark,
-            out,
-        )?;
+        Self::say(&self.plan, &self.keys, span, &mut merged, &members, telling, out)?;
         merged.members = members;
         merged.recycle();
         self.spare.push(merged);
@@ -448,83 +573,120 @@ impl Aggregate {
         if watermark <= self.watermark {
             return Ok(());
         }
-        let Some(spec) = self.spec() else {
-            self.watermark = watermark;
-            return Ok(());
-        };
-        if watermark < self.next_turn() {
+        if watermark < self.turn {
             self.watermark = watermark;
             return Ok(());
         }
         // What changed before time moved is said before it.
-        self.say_changes(out)?;
+        self.say_changes(self.watermark, out)?;
+        let before = self.watermark;
         self.watermark = watermark;
-        if self.paned {
-            return self.close_panes(watermark, spec, out);
+        self.turn = self.turn_after(watermark);
+        if let Some(hop) = self.panes {
+            return self.close_panes(before, watermark, hop, out);
         }
-        for (start, slot) in &mut self.slots {
-            let end = start.saturating_add(spec.size_us);
-            if end > watermark {
+        for (span, slot) in &mut self.slots {
+            if span.end > watermark {
                 break;
             }
             if self.plan.emit == Emit::Close && !slot.said {
                 slot.said = true;
                 let members = slot.members.clone();
-                Self::say(&self.plan, &self.keys, *start, slot, &members, watermark, out)?;
+                let telling = Telling {
+                    is_final: self.plan.lateness_us == 0,
+                    ..Telling::now(before.max(span.end), false)
+                };
+                Self::say(&self.plan, &self.keys, *span, slot, &members, telling, out)?;
             }
         }
         while let Some(first) = self.slots.first_entry() {
-            if first
-                .key()
-                .saturating_add(spec.size_us)
-                .saturating_add(self.plan.lateness_us)
-                > watermark
-            {
+            let span = *first.key();
+            if span.end.saturating_add(self.plan.lateness_us) > watermark {
                 break;
             }
-            let slot = first.remove();
+            let mut slot = first.remove();
+            self.changed.remove(&span);
+            let is_said_final = self.plan.emit == Emit::Close && self.plan.lateness_us == 0;
+            if self.tells_final && !is_said_final {
+                let members = slot.members.clone();
+                let telling = Telling::for_good(before.max(span.end.saturating_add(self.plan.lateness_us)));
+                Self::say(&self.plan, &self.keys, span, &mut slot, &members, telling, out)?;
+            }
             self.retire(slot);
         }
         Ok(())
     }
 
-    /// Where the windows begin that end by `watermark`, hold rows and were not said yet.
-    fn due_starts(&self, watermark: i64, spec: WindowSpec) -> Vec<i64> {
+    /// Where the windows begin that end after `since` and by `until` and hold rows.
+    fn due_starts(&self, since: i64, until: i64, hop: Hop) -> Vec<i64> {
         let (Some((first, _)), Some((last, _))) = (self.slots.first_key_value(), self.slots.last_key_value()) else {
             return Vec::new();
         };
-        // The first start whose window ends behind a time.
-        let behind = |time: i64| {
-            let start = time.saturating_sub(spec.size_us).div_euclid(spec.slide_us) + 1;
-            start.saturating_mul(spec.slide_us)
-        };
-        let from = behind(*first).max(behind(self.said_until));
-        let until = watermark.saturating_sub(spec.size_us).min(*last);
+        let from = hop
+            .first_start_ending_behind(first.start)
+            .max(hop.first_start_ending_behind(since));
+        let until = until.saturating_sub(hop.size_us).min(last.start);
         let (mut start, mut due) = (from, Vec::new());
         while start <= until
-            && let Some((pane, _)) = self.slots.range(start..).next()
+            && let Some((pane, _)) = self.slots.range(hop.pane(start)..).next()
         {
-            if *pane < start + spec.size_us {
+            if pane.start < start + hop.size_us {
                 due.push(start);
-                start += spec.slide_us;
+                start += hop.slide_us;
             } else {
                 // Over a gap in one step: it may be years long.
-                start = behind(*pane);
+                start = hop.first_start_ending_behind(pane.start);
             }
         }
         due
     }
 
-    fn close_panes(&mut self, watermark: i64, spec: WindowSpec, out: &mut Vec<Rows>) -> Result<()> {
-        for start in self.due_starts(watermark, spec) {
-            self.say_merged(start, None, out)?;
+    /// Says the windows that end by `until` and were not said yet.
+    fn say_panes(&mut self, before: i64, until: i64, hop: Hop, out: &mut Vec<Rows>) -> Result<()> {
+        for start in self.due_starts(self.said_until, until, hop) {
+            let span = hop.span(start);
+            let telling = Telling {
+                is_final: self.plan.lateness_us == 0,
+                ..Telling::now(before.max(span.end), false)
+            };
+            self.say_merged(span, None, telling, out)?;
         }
-        self.said_until = watermark;
+        self.said_until = self.said_until.max(until);
+        Ok(())
+    }
+
+    /// Whether a row comes too late for one of the windows that its pane is in. Such a window has to be said before the
+    /// row is put into the pane.
+    fn is_late_for_some(&self, hop: Hop, time: i64, met: i64) -> bool {
+        let first = hop.span(hop.first_start_ending_behind(time));
+        self.is_final(first, met)
+    }
+
+    /// Says the windows that are final at the watermark that a row met, though time has not moved on to it yet.
+    fn say_what_is_final(&mut self, hop: Hop, met: i64, out: &mut Vec<Rows>) -> Result<()> {
+        self.say_changes(met, out)?;
+        let until = met.saturating_sub(self.plan.lateness_us);
+        self.say_panes(self.watermark, until, hop, out)
+    }
+
+    fn close_panes(&mut self, before: i64, watermark: i64, hop: Hop, out: &mut Vec<Rows>) -> Result<()> {
+        let lateness_us = self.plan.lateness_us;
+        self.say_panes(before, watermark, hop, out)?;
+        if self.tells_final && lateness_us > 0 {
+            let until = watermark.saturating_sub(lateness_us);
+            for start in self.due_starts(self.final_until, until, hop) {
+                let span = hop.span(start);
+                let telling = Telling::for_good(before.max(span.end.saturating_add(lateness_us)));
+                self.say_merged(span, None, telling, out)?;
+            }
+            self.final_until = until;
+        }
         while let Some((pane, _)) = self.slots.first_key_value() {
-            if self.pane_drop(*pane, spec) > watermark {
+            if self.pane_drop(*pane, hop) > watermark {
                 break;
             }
-            if let Some((_, slot)) = self.slots.pop_first() {
+            if let Some((pane, slot)) = self.slots.pop_first() {
+                self.changed.remove(&pane);
                 self.retire(slot);
             }
         }
@@ -544,12 +706,14 @@ impl Aggregate {
     /// Forgets the keys of a running aggregate that were unseen for its time to live.
     fn expire(&mut self) {
         let Some(ttl_us) = self.plan.ttl_us else { return };
-        if self.spec().is_some() || self.watermark < self.next_expiry || self.watermark == i64::MIN {
+        if self.plan.window.is_some() || self.watermark < self.next_expiry || self.watermark == i64::MIN {
             return;
         }
         // A quarter of the time to live: a key stays at most a quarter longer than was asked for.
         self.next_expiry = self.watermark.saturating_add(ttl_us / 4);
-        let Some(slot) = self.slots.get_mut(&0) else { return };
+        let Some(slot) = self.slots.get_mut(&Span::ENDLESS) else {
+            return;
+        };
         let limit = self.watermark.saturating_sub(ttl_us);
         let mut kept = Vec::with_capacity(slot.members.len());
         for group in std::mem::take(&mut slot.members) {
@@ -583,25 +747,44 @@ impl Operator for Aggregate {
             && self.watermark >= self.next_emit
             && self.watermark > i64::MIN
         {
-            self.say_changes(out)?;
+            self.say_changes(self.watermark, out)?;
             self.next_emit = (self.watermark.div_euclid(interval) + 1) * interval;
         }
         self.expire();
         Ok(())
     }
 
+    fn next_due(&self) -> i64 {
+        let emits = match self.plan.emit {
+            Emit::Every(_) if !self.changed.is_empty() => self.next_emit,
+            _ => i64::MAX,
+        };
+        let ends = if self.slots.is_empty() { i64::MAX } else { self.turn };
+        let expires = if self.plan.ttl_us.is_some() && self.plan.window.is_none() {
+            self.next_expiry
+        } else {
+            i64::MAX
+        };
+        ends.min(emits).min(expires)
+    }
+
+    fn amended(&self) -> u64 {
+        self.amended
+    }
+
     fn peek(&mut self) -> Result<Option<Flow>> {
         let mut out = Vec::new();
-        if let (true, Some(spec)) = (self.paned, self.spec()) {
-            let starts: BTreeSet<i64> = self.slots.keys().flat_map(|pane| spec.starts(*pane)).collect();
+        let telling = Telling::now(self.watermark, false);
+        if let Some(hop) = self.panes {
+            let starts: BTreeSet<i64> = self.slots.keys().flat_map(|pane| hop.starts(pane.start)).collect();
             let said_until = self.said_until;
-            for start in starts.into_iter().filter(|start| start + spec.size_us > said_until) {
-                self.say_merged(start, None, &mut out)?;
+            for start in starts.into_iter().filter(|start| start + hop.size_us > said_until) {
+                self.say_merged(hop.span(start), None, telling, &mut out)?;
             }
         } else {
-            for (start, slot) in &mut self.slots {
+            for (span, slot) in &mut self.slots {
                 let members = slot.members.clone();
-                Self::say(&self.plan, &self.keys, *start, slot, &members, self.watermark, &mut out)?;
+                Self::say(&self.plan, &self.keys, *span, slot, &members, telling, &mut out)?;
             }
         }
         if out.is_empty() {
@@ -637,15 +820,15 @@ impl Operator for Aggregate {
     }
 
     fn describe(&self) -> String {
-        let window = match &self.plan.window {
-            Some((time, spec)) if self.paned => {
-                format!(
-                    "{spec} on {time}, panes of {}",
-                    humantime::format_duration(std::time::Duration::from_micros(spec.pane_us().unsigned_abs()))
-                )
-            }
-            Some((time, spec)) => format!("{spec} on {time}"),
-            None => "running".to_owned(),
+        let window = match (&self.plan.window, self.panes) {
+            (Some(window), Some(hop)) => format!(
+                "{} on {}, panes of {}",
+                window.spec,
+                window.time,
+                humantime::format_duration(std::time::Duration::from_micros(hop.pane_us().unsigned_abs()))
+            ),
+            (Some(window), None) => format!("{} on {}", window.spec, window.time),
+            (None, _) => "running".to_owned(),
         };
         let keys: Vec<String> = self.plan.keys.iter().map(ToString::to_string).collect();
         let calls: Vec<&str> = self.plan.aggregates.iter().map(|call| call.name.as_str()).collect();

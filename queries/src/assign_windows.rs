@@ -1,60 +1,94 @@
 //! Rows put into windows without being grouped: a row for each window it lies in.
 
-use arrow::array::{AsArray, UInt32Array};
-use arrow::compute::{filter_record_batch, is_not_null};
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, StringArray, TimestampMicrosecondArray, UInt32Array};
 use arrow::datatypes::{SchemaRef, TimestampMicrosecondType};
 use datafusion::common::Result;
 
-use crate::computed::Computed;
-use crate::flow::Flow;
+use crate::aggregate::WindowPlan;
 use crate::operator::{Context, Operator, batch_of};
 use crate::row::Rows;
-use crate::window::WindowSpec;
+use crate::window::{Assigner, Span};
 
 /// Puts rows into windows without grouping them: a row for each window it lies in.
 pub(crate) struct AssignWindows {
-    time: Computed,
-    spec: WindowSpec,
+    window: WindowPlan,
     schema: SchemaRef,
 }
 
 impl AssignWindows {
-    pub(crate) fn new(time: Computed, spec: WindowSpec, schema: SchemaRef) -> Self {
-        Self { time, spec, schema }
+    pub(crate) fn new(window: WindowPlan, schema: SchemaRef) -> Self {
+        Self { window, schema }
     }
 }
 
 impl Operator for AssignWindows {
     fn push(&mut self, rows: Rows, _context: &mut Context<'_>, out: &mut Vec<Rows>) -> Result<()> {
-        if let Some(windowed) = assign_windows(&rows.flow(), &self.time, self.spec, &self.schema)? {
-            out.push(Rows::Many(windowed));
+        let flow = rows.flow();
+        let times = self.window.time.column(&flow.batch)?;
+        let sites = self
+            .window
+            .site
+            .as_ref()
+            .map(|site| site.column(&flow.batch))
+            .transpose()?;
+        let (rows, columns) = in_windows(&times, sites.as_ref(), &self.window.windows);
+        if rows.is_empty() {
+            return Ok(());
         }
+        let taken = flow.taken(&rows)?;
+        let batch = batch_of(
+            &self.schema,
+            [taken.batch.columns(), &columns].concat(),
+            taken.num_rows(),
+        )?;
+        out.push(Rows::Many(taken.with_batch(batch)));
         Ok(())
     }
 
+    fn reads_watermarks(&self) -> bool {
+        false
+    }
+
+    fn next_due(&self) -> i64 {
+        i64::MAX
+    }
+
     fn describe(&self) -> String {
-        format!("Window: {} on {}", self.spec, self.time)
+        format!("Window: {} on {}", self.window.spec, self.window.time)
     }
 }
 
-fn assign_windows(flow: &Flow, time: &Computed, spec: WindowSpec, schema: &SchemaRef) -> Result<Option<Flow>> {
-    let array = time.column(&flow.batch)?;
-    let mask = is_not_null(&array)?;
-    let times = arrow::compute::filter(&array, &mask)?;
-    let kept = filter_record_batch(&flow.batch, &mask)?;
-    let flow = if kept.num_rows() < flow.num_rows() {
-        flow.filtered(&mask)?
-    } else {
-        flow.clone()
-    };
-    let (rows, starts, ends) = crate::window::expand(times.as_primitive::<TimestampMicrosecondType>().values(), spec);
-    if UInt32Array::len(&rows) == 0 {
-        return Ok(None);
+/// Which row goes into which window: indices of rows (repeated; those without a time in none), and the window's own
+/// columns beside them.
+pub(crate) fn in_windows(
+    times: &ArrayRef,
+    sites: Option<&ArrayRef>,
+    windows: &Assigner,
+) -> (UInt32Array, Vec<ArrayRef>) {
+    let times = times.as_primitive::<TimestampMicrosecondType>();
+    let sites: Option<&StringArray> = sites.map(|sites| sites.as_string::<i32>());
+    let (mut rows, mut spans) = (Vec::with_capacity(times.len()), Vec::with_capacity(times.len()));
+    for row in (0..times.len()).filter(|row| times.is_valid(*row)) {
+        let site = sites.and_then(|sites| sites.is_valid(row).then(|| sites.value(row)));
+        windows.each(times.value(row), site, |span| {
+            rows.push(row as u32);
+            spans.push(span);
+        });
     }
-    let taken = flow.taken(&rows)?;
-    let mut columns = taken.batch.columns().to_vec();
-    columns.push(starts);
-    columns.push(ends);
-    let batch = batch_of(schema, columns, taken.num_rows())?;
-    Ok(Some(taken.with_batch(batch)))
+    (UInt32Array::from(rows), window_columns(&spans))
+}
+
+/// The columns that a window adds to its input, for rows of which nothing more will be said.
+pub(crate) fn window_columns(spans: &[Span]) -> Vec<ArrayRef> {
+    let times = |of: fn(&Span) -> i64| -> ArrayRef {
+        Arc::new(TimestampMicrosecondArray::from_iter_values(spans.iter().map(of)))
+    };
+    vec![
+        times(|span| span.start),
+        times(|span| span.end),
+        Arc::new(BooleanArray::from(vec![true; spans.len()])),
+        Arc::new(BooleanArray::from(vec![false; spans.len()])),
+    ]
 }

@@ -1,12 +1,14 @@
 //! The same SQL, run once over recorded rows by stock DataFusion: the oracle of continuous answers, and `usher query`.
 
+mod sessions;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{AsArray, RecordBatch};
-use arrow::compute::{concat_batches, is_not_null, take_record_batch};
-use arrow::datatypes::{SchemaRef, TimestampMicrosecondType};
-use datafusion::common::{DFSchema, Result};
+use arrow::array::{ArrayRef, RecordBatch};
+use arrow::compute::{concat_batches, take_record_batch};
+use arrow::datatypes::SchemaRef;
+use datafusion::common::{DFSchema, Result, plan_err};
 use datafusion::dataframe::DataFrame;
 use datafusion::datasource::{MemTable, TableProvider, provider_as_source};
 use datafusion::execution::session_state::SessionState;
@@ -15,12 +17,17 @@ use datafusion::prelude::SessionContext;
 use datafusion::sql::parser::Statement as ParsedStatement;
 use datafusion::sql::sqlparser::ast::Statement as SqlStatement;
 
+use crate::absence::absences;
+use crate::absent::AbsentNode;
+use crate::assign_windows::in_windows;
+use crate::below::window_of;
+use crate::civil_time::{AlwaysOpen, OpeningHours};
 use crate::error::{Position, QueryError, from_datafusion};
 use crate::match_recognize::{MatchNode, matches, sql_to_statement};
 use crate::operator::batch_of;
 use crate::planner::{Tables, session};
-use crate::statement::parse_statements;
-use crate::window::{WindowNode, expand};
+use crate::statement::{parse_statements, refuse_excess};
+use crate::window::Assigner;
 
 /// Rows a relation holds, by name.
 pub type Recorded = BTreeMap<String, (SchemaRef, Vec<RecordBatch>)>;
@@ -30,6 +37,20 @@ pub type Recorded = BTreeMap<String, (SchemaRef, Vec<RecordBatch>)>;
 /// # Errors
 /// A mistake in the SQL with its place, or what went wrong while running.
 pub async fn run(sql: &str, recorded: &Recorded) -> Result<(SchemaRef, Vec<RecordBatch>), QueryError> {
+    let opening: Arc<dyn OpeningHours> = Arc::new(AlwaysOpen);
+    run_with(sql, recorded, &opening).await
+}
+
+/// As [`run`], where sites are open as `opening` says.
+///
+/// # Errors
+/// A mistake in the SQL with its place, or what went wrong while running.
+pub async fn run_with(
+    sql: &str,
+    recorded: &Recorded,
+    opening: &Arc<dyn OpeningHours>,
+) -> Result<(SchemaRef, Vec<RecordBatch>), QueryError> {
+    refuse_excess(sql)?;
     let start = Position { line: 1, column: 1 };
     let is_create = sql
         .trim_start()
@@ -54,12 +75,16 @@ pub async fn run(sql: &str, recorded: &Recorded) -> Result<(SchemaRef, Vec<Recor
             "SELECT … was expected: nothing can be changed from here",
         ));
     }
-    execute(state, parsed).await.map_err(wrap)
+    execute(state, parsed, opening).await.map_err(wrap)
 }
 
-async fn execute(state: SessionState, parsed: ParsedStatement) -> Result<(SchemaRef, Vec<RecordBatch>)> {
+async fn execute(
+    state: SessionState,
+    parsed: ParsedStatement,
+    opening: &Arc<dyn OpeningHours>,
+) -> Result<(SchemaRef, Vec<RecordBatch>)> {
     let plan = state.statement_to_plan(parsed).await?;
-    let plan = Box::pin(materialise(plan, &state)).await?;
+    let plan = Box::pin(materialise(plan, &state, opening)).await?;
     let frame = SessionContext::new_with_state(state);
     let frame = DataFrame::new(frame.state(), plan);
     let schema: SchemaRef = Arc::new(frame.schema().as_arrow().clone());
@@ -77,10 +102,15 @@ fn tables(recorded: &Recorded) -> Result<Tables> {
 }
 
 /// Replaces each window in a plan by its rows, which stock DataFusion can then read as a table.
-async fn materialise(plan: LogicalPlan, state: &SessionState) -> Result<LogicalPlan> {
+async fn materialise(plan: LogicalPlan, state: &SessionState, opening: &Arc<dyn OpeningHours>) -> Result<LogicalPlan> {
+    if let LogicalPlan::Aggregate(aggregate) = &plan
+        && let Some(grouped) = Box::pin(sessions::materialise(aggregate, state, opening)).await?
+    {
+        return plan.with_new_exprs(plan.expressions(), vec![grouped]);
+    }
     let mut inputs = Vec::new();
     for input in plan.inputs() {
-        inputs.push(Box::pin(materialise(input.clone(), state)).await?);
+        inputs.push(Box::pin(materialise(input.clone(), state, opening)).await?);
     }
     if let Some(node) = MatchNode::of(&plan) {
         let input = inputs.swap_remove(0);
@@ -88,31 +118,61 @@ async fn materialise(plan: LogicalPlan, state: &SessionState) -> Result<LogicalP
         let rows = concat_batches(&Arc::new(input.schema().as_arrow().clone()), &batches)?;
         return as_table(plan.schema(), matches(node, rows)?);
     }
-    let window = match &plan {
-        LogicalPlan::Extension(extension) => extension.node.as_any().downcast_ref::<WindowNode>().cloned(),
-        _ => None,
-    };
-    let Some(window) = window else {
+    if let (Some(node), [input]) = (AbsentNode::of(&plan), inputs.as_slice()) {
+        return absences_of(node, &plan, input.clone(), state).await;
+    }
+    let Some(window) = window_of(&plan) else {
         if inputs.is_empty() {
             return Ok(plan);
         }
         return plan.with_new_exprs(plan.expressions(), inputs);
     };
+    let Some(windows) = Assigner::of(window.spec, opening) else {
+        return plan_err!("sessions belong to keys, and there is no GROUP BY");
+    };
     let input = inputs.swap_remove(0);
-    let time = state.create_physical_expr(window.time.clone(), input.schema())?;
-    let batches = DataFrame::new(state.clone(), input.clone()).collect().await?;
-    let rows = concat_batches(&Arc::new(input.schema().as_arrow().clone()), &batches)?;
-    let times = time.evaluate(&rows)?.into_array(rows.num_rows())?;
-    let mask = is_not_null(&times)?;
-    let times = arrow::compute::filter(&times, &mask)?;
-    let rows = arrow::compute::filter_record_batch(&rows, &mask)?;
-    let (indices, starts, ends) = expand(times.as_primitive::<TimestampMicrosecondType>().values(), window.spec);
-    let mut columns = take_record_batch(&rows, &indices)?.columns().to_vec();
-    columns.push(starts);
-    columns.push(ends);
+    let rows = rows_of(&input, state).await?;
+    let times = column_of(&window.time, &input, &rows, state)?;
+    let sites = match window.keys.first() {
+        Some(site) => Some(column_of(site, &input, &rows, state)?),
+        None => None,
+    };
+    let (indices, columns) = in_windows(&times, sites.as_ref(), &windows);
+    let taken = take_record_batch(&rows, &indices)?;
     let schema = Arc::new(plan.schema().as_arrow().clone());
-    let batch = batch_of(&schema, columns, indices.len())?;
+    let batch = batch_of(&schema, [taken.columns(), &columns].concat(), indices.len())?;
     as_table(plan.schema(), batch)
+}
+
+/// The rows of ABSENT.
+async fn absences_of(
+    node: &AbsentNode,
+    plan: &LogicalPlan,
+    input: LogicalPlan,
+    state: &SessionState,
+) -> Result<LogicalPlan> {
+    let rows = rows_of(&input, state).await?;
+    let times = column_of(&node.time, &input, &rows, state)?;
+    let keys = node
+        .keys
+        .iter()
+        .map(|key| column_of(key, &input, &rows, state))
+        .collect::<Result<Vec<_>>>()?;
+    let said = Arc::new(plan.schema().as_arrow().clone());
+    as_table(plan.schema(), absences(&rows, &times, &keys, node.for_us, &said)?)
+}
+
+/// What a plan gives.
+async fn rows_of(plan: &LogicalPlan, state: &SessionState) -> Result<RecordBatch> {
+    let batches = DataFrame::new(state.clone(), plan.clone()).collect().await?;
+    let rows = concat_batches(&Arc::new(plan.schema().as_arrow().clone()), &batches)?;
+    Ok(rows)
+}
+
+/// What an expression gives for the rows of a plan.
+fn column_of(expr: &Expr, plan: &LogicalPlan, rows: &RecordBatch, state: &SessionState) -> Result<ArrayRef> {
+    let physical = state.create_physical_expr(expr.clone(), plan.schema())?;
+    physical.evaluate(rows)?.into_array(rows.num_rows())
 }
 
 /// A plan that reads `batch` under the names and qualifiers of `schema`.

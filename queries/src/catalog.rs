@@ -6,6 +6,7 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 
+use crate::civil_time::{AlwaysOpen, OpeningHours};
 use crate::statement::Emit;
 use crate::streams::{EVENT_STREAMS, LATE, stream_schema};
 
@@ -38,6 +39,7 @@ pub struct Entry {
 #[derive(Debug, Clone)]
 pub struct Catalog {
     entries: BTreeMap<String, Entry>,
+    opening_hours: Arc<dyn OpeningHours>,
 }
 
 impl Default for Catalog {
@@ -63,7 +65,20 @@ impl Catalog {
                 )
             })
             .collect();
-        Self { entries }
+        Self {
+            entries,
+            opening_hours: Arc::new(AlwaysOpen),
+        }
+    }
+
+    /// When sites are open, for windows that follow it.
+    pub fn opening_hours(&self) -> &Arc<dyn OpeningHours> {
+        &self.opening_hours
+    }
+
+    /// Sites are open like this from now on; queries that run already keep what they were created with.
+    pub fn set_opening_hours(&mut self, opening_hours: Arc<dyn OpeningHours>) {
+        self.opening_hours = opening_hours;
     }
 
     /// Adds or replaces a name.

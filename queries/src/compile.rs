@@ -1,17 +1,20 @@
 //! Compiles an optimised plan into a pipeline of operators, or says what in it can't run continuously.
 
+mod absence;
+mod grouping;
+mod interval_join;
+
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, SchemaRef};
+use arrow::datatypes::SchemaRef;
 use datafusion::common::{DFSchema, Result};
 use datafusion::execution::context::ExecutionProps;
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
-use datafusion::logical_expr::{Aggregate as AggregateNode, Expr, ExprSchemable, Join, JoinType, LogicalPlan};
-use datafusion::physical_expr::aggregate::LoweredAggregateBuilder;
+use datafusion::logical_expr::{Expr, ExprSchemable, Join, JoinType, LogicalPlan};
 use datafusion::physical_expr::planner::create_physical_expr;
 
-use crate::accumulator::AggregateKind;
-use crate::aggregate::{Aggregate, AggregateCall, AggregatePlan, GroupColumn};
+use crate::absent::AbsentNode;
+use crate::aggregate::WindowPlan;
 use crate::assign_windows::AssignWindows;
 use crate::below::{Below, unaliased, window_of};
 use crate::catalog::{Catalog, Relation, amends};
@@ -22,7 +25,7 @@ use crate::match_recognize::{MatchNode, MatchRecognize, Prepared, refuse_what_ca
 use crate::operator::{Filter, Project, Relabel};
 use crate::pipeline::Pipeline;
 use crate::statement::{Emit, Statement};
-use crate::window::{WINDOW_END, WINDOW_START, WindowNode, WindowSpec};
+use crate::window::{AMENDED, Assigner, FINAL, WindowNode};
 
 /// A compiled SELECT.
 pub(crate) struct Compiled {
@@ -30,12 +33,16 @@ pub(crate) struct Compiled {
     pub(crate) schema: SchemaRef,
     /// Which columns tell rows apart that amend each other; `None` where each row stands for itself.
     pub(crate) keys: Option<Vec<usize>>,
-    /// The longest window, microseconds: how far times of output rows lie behind the watermark.
+    /// The longest window and what joins wait for, microseconds: how far times of output rows lie behind the watermark.
     pub(crate) lag_us: i64,
     pub(crate) has_state: bool,
+    /// Whether rows are grouped, so that one may be said again with other values.
+    pub(crate) is_grouped: bool,
     pub(crate) emit: Emit,
     /// The reference tables it looks up.
     pub(crate) references: Vec<String>,
+    /// What its author should know before it runs.
+    pub(crate) warnings: Vec<QueryError>,
 }
 
 /// Compiles the plan of `statement`; `keeps_causes` when an alert reads it.
@@ -56,6 +63,7 @@ pub(crate) fn compile(
         windowed: false,
         running: false,
         references: Vec::new(),
+        warnings: Vec::new(),
     };
     refuse_what_cannot_stream(plan, statement, catalog)?;
     compiler.node(plan)?;
@@ -63,14 +71,17 @@ pub(crate) fn compile(
         .emit
         .unwrap_or(if compiler.windowed { Emit::Close } else { Emit::Update });
     let keys = if compiler.has_state { key_columns(plan) } else { None };
+    let waits_us = compiler.pipeline.lag_us();
     Ok(Compiled {
         pipeline: compiler.pipeline,
         schema: Arc::new(plan.schema().as_arrow().clone()),
         keys,
-        lag_us: compiler.lag_us,
+        lag_us: compiler.lag_us.saturating_add(waits_us),
         has_state: compiler.has_state,
+        is_grouped: compiler.windowed || compiler.running,
         emit,
         references: compiler.references,
+        warnings: compiler.warnings,
     })
 }
 
@@ -85,6 +96,7 @@ struct Compiler<'a> {
     windowed: bool,
     running: bool,
     references: Vec<String>,
+    warnings: Vec<QueryError>,
 }
 
 impl Compiler<'_> {
@@ -122,13 +134,11 @@ impl Compiler<'_> {
             }
             LogicalPlan::Extension(extension) if extension.node.as_any().is::<WindowNode>() => {
                 let window = window_of(plan).expect("the guard looked");
-                let child = self.node(&window.input)?;
-                let time = self.physical(&window.time, window.input.schema())?;
-                self.lag_us = self.lag_us.max(window.spec.size_us);
-                let schema = Arc::new(plan.schema().as_arrow().clone());
-                Ok(self
-                    .pipeline
-                    .add(Box::new(AssignWindows::new(time, window.spec, schema)), &[child]))
+                self.assign_windows(window, plan)
+            }
+            LogicalPlan::Extension(extension) if extension.node.as_any().is::<AbsentNode>() => {
+                let node = AbsentNode::of(plan).expect("the guard looked");
+                self.absence(node, plan)
             }
             LogicalPlan::Extension(extension) if extension.node.as_any().is::<MatchNode>() => {
                 let node = MatchNode::of(plan).expect("the guard looked");
@@ -152,10 +162,45 @@ impl Compiler<'_> {
                 let word = what.split([':', ' ']).next().unwrap_or_default().to_owned();
                 Err(self.at(&word).mistake(
                     format!("{what} can't run on a stream without end"),
-                    "filters, projections, GROUP BY with or without TUMBLE and HOP, UNION ALL, and joins with reference tables can",
+                    "filters, projections, GROUP BY with or without a window, UNION ALL, joins and ABSENT can",
                 ))
             }
         }
+    }
+
+    /// Rows in windows that are not grouped.
+    fn assign_windows(&mut self, window: &WindowNode, plan: &LogicalPlan) -> Result<usize, QueryError> {
+        let child = self.node(&window.input)?;
+        let Some(planned) = self.window_plan(window)? else {
+            return Err(self.at("SESSION").mistake(
+                "sessions belong to keys, and there is no GROUP BY",
+                "GROUP BY the key, window_start and window_end",
+            ));
+        };
+        self.lag_us = self.lag_us.max(planned.windows.longest_us());
+        let schema = Arc::new(plan.schema().as_arrow().clone());
+        Ok(self
+            .pipeline
+            .add(Box::new(AssignWindows::new(planned, schema)), &[child]))
+    }
+
+    /// The windows of a node; `None` for sessions, which depend on the rows.
+    fn window_plan(&self, window: &WindowNode) -> Result<Option<WindowPlan>, QueryError> {
+        let schema = window.input.schema();
+        let Some(windows) = Assigner::of(window.spec, self.catalog.opening_hours()) else {
+            return Ok(None);
+        };
+        let site = window
+            .keys
+            .first()
+            .map(|site| self.physical(site, schema))
+            .transpose()?;
+        Ok(Some(WindowPlan {
+            time: self.physical(&window.time, schema)?,
+            site,
+            windows,
+            spec: window.spec,
+        }))
     }
 
     fn leaf(&mut self, scan: &datafusion::logical_expr::TableScan) -> Result<usize, QueryError> {
@@ -190,185 +235,9 @@ impl Compiler<'_> {
         let child = self.node(&node.input)?;
         let statement = self.statement;
         let prepared = self.wrap(Prepared::new(node, statement.lateness_us, statement.ttl_us))?;
-        self.lag_us = self.lag_us.saturating_add(prepared.lag_us());
         // It speaks once of each match, as a window that closes does.
         (self.has_state, self.windowed) = (true, true);
         Ok(self.pipeline.add(Box::new(MatchRecognize::new(prepared)), &[child]))
-    }
-
-    fn aggregate(&mut self, node: &AggregateNode) -> Result<usize, QueryError> {
-        if let Some(name) = self.amending_source(&node.input) {
-            return Err(self.at(&name).mistake(
-                format!("'{name}' says rows again when they change, so that grouping them would count them twice"),
-                format!("create '{name}' WITH (emit = 'close'), or group the stream itself"),
-            ));
-        }
-        if self.has_state && !self.windowed && self.running {
-            return Err(self.at("GROUP").mistake(
-                "a running GROUP BY over another is never final",
-                "give the inner one a window",
-            ));
-        }
-        let below = self.wrap(Below::of(&node.input))?;
-        let (input, window) = match &below.window {
-            Some(window) => (Arc::clone(&window.input), Some((window.time.clone(), window.spec))),
-            None => (Arc::clone(&node.input), None),
-        };
-        let child = self.node(&input)?;
-        let schema = input.schema();
-        let is_window = |name: &str| name == WINDOW_START || name == WINDOW_END;
-        let mentions_window = |expr: &Expr| expr.column_refs().iter().any(|column| is_window(&column.name));
-
-        let mut keys = Vec::new();
-        let mut key_types = Vec::new();
-        let mut columns = Vec::new();
-        for expr in &node.group_expr {
-            if matches!(expr, Expr::GroupingSet(_)) {
-                return Err(self.at("GROUP").mistake(
-                    "ROLLUP, CUBE and GROUPING SETS are not there",
-                    "write one query for each grouping",
-                ));
-            }
-            let resolved = self.wrap(below.resolve(expr))?;
-            match (&window, unaliased(&resolved)) {
-                (Some(_), Expr::Column(column)) if column.name == WINDOW_START => {
-                    columns.push(GroupColumn::WindowStart)
-                }
-                (Some(_), Expr::Column(column)) if column.name == WINDOW_END => columns.push(GroupColumn::WindowEnd),
-                (Some(_), other) if mentions_window(other) => {
-                    return Err(self.at(WINDOW_START).mistake(
-                        format!("GROUP BY {expr} computes with the window's times"),
-                        "group by window_start and window_end themselves, and compute in the SELECT list",
-                    ));
-                }
-                (_, other) => {
-                    key_types.push(self.wrap(other.get_type(schema))?);
-                    columns.push(GroupColumn::Key(keys.len()));
-                    keys.push(self.physical(other, schema)?);
-                }
-            }
-        }
-        if window.is_some() && !columns.iter().any(|column| !matches!(column, GroupColumn::Key(_))) {
-            return Err(self.at("GROUP").mistake(
-                "the rows are put into windows, but not grouped by them",
-                "add window_start and window_end to GROUP BY",
-            ));
-        }
-        let mut filters = Vec::new();
-        for predicate in &below.filters {
-            let resolved = self.wrap(below.resolve(predicate))?;
-            if window.is_some() && mentions_window(&resolved) {
-                return Err(self.at("WHERE").mistake(
-                    format!("WHERE {predicate} asks for the window's times before rows are grouped"),
-                    "ask in HAVING",
-                ));
-            }
-            if window.is_some() {
-                filters.push(self.physical(&resolved, schema)?);
-            }
-        }
-        let mut aggregates = Vec::new();
-        for expr in &node.aggr_expr {
-            aggregates.push(self.call(expr, &below, window.is_some(), schema)?);
-        }
-        let window = match window {
-            Some((time, spec)) => {
-                self.lag_us = self.lag_us.max(spec.size_us);
-                Some((self.physical(&time, schema)?, spec))
-            }
-            None => None,
-        };
-        let emit = self.emit(window.as_ref().map(|(_, spec)| *spec))?;
-        let plan = AggregatePlan {
-            filters,
-            keys,
-            key_types,
-            aggregates,
-            columns,
-            schema: Arc::new(node.schema.as_arrow().clone()),
-            emit,
-            lateness_us: self.statement.lateness_us,
-            ttl_us: if window.is_some() { None } else { self.statement.ttl_us },
-            keeps_causes: self.keeps_causes,
-            window,
-        };
-        self.has_state = true;
-        let operator = self.wrap(Aggregate::new(plan))?;
-        Ok(self.pipeline.add(Box::new(operator), &[child]))
-    }
-
-    fn emit(&mut self, window: Option<WindowSpec>) -> Result<Emit, QueryError> {
-        match (window, self.statement.emit) {
-            (None, Some(Emit::Close)) => Err(self.statement.emit_at.mistake(
-                "emit = 'close' waits for the end of a window, and there is none",
-                "group by a window, FROM TUMBLE(…) or HOP(…), or emit = 'update'",
-            )),
-            (None, emit) => {
-                self.running = true;
-                Ok(emit.unwrap_or(Emit::Update))
-            }
-            (Some(_), emit) => {
-                self.windowed = true;
-                Ok(emit.unwrap_or(Emit::Close))
-            }
-        }
-    }
-
-    fn call(&self, expr: &Expr, below: &Below, windowed: bool, schema: &DFSchema) -> Result<AggregateCall, QueryError> {
-        let name = expr.schema_name().to_string();
-        let resolved = if windowed {
-            self.wrap(below.resolve(expr))?
-        } else {
-            expr.clone()
-        };
-        if windowed
-            && resolved
-                .column_refs()
-                .iter()
-                .any(|column| column.name == WINDOW_START || column.name == WINDOW_END)
-        {
-            return Err(self.at(WINDOW_START).mistake(
-                format!("{name} aggregates the window's times, which are the same for all its rows"),
-                "name window_start and window_end in the SELECT list",
-            ));
-        }
-        let input = schema.as_arrow();
-        let planning = PhysicalPlanningContext::default();
-        let lowered = self.wrap(
-            LoweredAggregateBuilder::new(&resolved, schema, input, &self.props, &planning)
-                .with_name(name.clone())
-                .build(),
-        )?;
-        let mut args = lowered.aggregate.expressions();
-        args.extend(lowered.order_bys.iter().map(|order| Arc::clone(&order.expr)));
-        let computed = |expression| Computed::new(expression, input);
-        let args = self.wrap(args.into_iter().map(computed).collect::<Result<Vec<_>>>())?;
-        let types = self.wrap(
-            args.iter()
-                .map(|arg| arg.data_type(input))
-                .collect::<Result<Vec<DataType>>>(),
-        )?;
-        Ok(AggregateCall {
-            kind: AggregateKind::of(&lowered.aggregate, &types),
-            args,
-            arg_types: types,
-            filter: self.wrap(lowered.filter.map(computed).transpose())?,
-            name,
-        })
-    }
-
-    /// The name of an amending query among what `plan` reads, if there is one.
-    fn amending_source(&self, plan: &LogicalPlan) -> Option<String> {
-        match plan {
-            LogicalPlan::TableScan(scan) => {
-                let name = scan.table_name.table();
-                match self.catalog.get(name).map(|entry| &entry.relation) {
-                    Some(Relation::Output { amends: true, .. }) => Some(name.to_owned()),
-                    _ => None,
-                }
-            }
-            other => other.inputs().into_iter().find_map(|input| self.amending_source(input)),
-        }
     }
 
     fn only_references(&self, plan: &LogicalPlan) -> bool {
@@ -385,12 +254,8 @@ impl Compiler<'_> {
         let stream_is_left = match (self.only_references(&join.left), self.only_references(&join.right)) {
             (false, true) => true,
             (true, false) => false,
-            _ => {
-                return Err(self.at("JOIN").mistake(
-                    "two streams are joined, and each row would wait for the other for ever",
-                    "one side must be a reference table (zones, seats, devices), possibly filtered",
-                ));
-            }
+            (false, false) => return self.join_streams(join),
+            (true, true) => return self.node(&join.left),
         };
         let keeps_unmatched = match (join.join_type, stream_is_left) {
             (JoinType::Inner, _) => false,
@@ -477,7 +342,16 @@ impl Compiler<'_> {
 /// Which output columns hold the grouping keys, all of them; `None` when one is missing from the SELECT list.
 fn key_columns(plan: &LogicalPlan) -> Option<Vec<usize>> {
     match plan {
-        LogicalPlan::Aggregate(aggregate) => Some((0..aggregate.group_expr.len()).collect()),
+        LogicalPlan::Aggregate(aggregate) => {
+            let is_windowed = Below::of(&aggregate.input).is_ok_and(|below| below.window.is_some());
+            // Whether a row is final or amended tells of the saying, not of what it is about.
+            let tells_of_saying = |index: &usize| {
+                let name = aggregate.schema.field(*index).name();
+                is_windowed && [FINAL, AMENDED].contains(&name.as_str())
+            };
+            let groups = 0..aggregate.group_expr.len();
+            Some(groups.filter(|index| !tells_of_saying(index)).collect())
+        }
         LogicalPlan::SubqueryAlias(alias) => key_columns(&alias.input),
         LogicalPlan::Filter(filter) => key_columns(&filter.input),
         LogicalPlan::Projection(projection) => {
@@ -504,7 +378,7 @@ fn key_columns(plan: &LogicalPlan) -> Option<Vec<usize>> {
 /// Whether a query of this mode says rows again.
 pub(crate) fn output_relation(compiled: &Compiled) -> Relation {
     Relation::Output {
-        amends: compiled.has_state && amends(compiled.emit),
+        amends: compiled.is_grouped && amends(compiled.emit),
         lag_us: compiled.lag_us,
     }
 }

@@ -98,7 +98,42 @@ pub(crate) fn from_datafusion(error: &DataFusionError, start: Position, text: &s
             right,
         };
     }
-    start.wrong(message.to_owned())
+    if let Some((name, words)) = coercion_refused(message) {
+        let at = find_word(text, name, start).unwrap_or(start);
+        return match words.split_once("; ") {
+            Some((wrong, right)) => at.mistake(wrong, right),
+            None => at.wrong(words.to_owned()),
+        };
+    }
+    start_of(message, text, start).wrong(message.to_owned())
+}
+
+/// Where in a text a message without a place belongs: at the first word in it that is written in the text in capitals
+/// (a window, a clause) or that it quotes.
+fn start_of(message: &str, text: &str, start: Position) -> Position {
+    let capitals = message
+        .split(|c: char| !c.is_alphanumeric() && c != '_')
+        .filter(|word| word.len() > 2 && word.chars().all(|c| c.is_ascii_uppercase() || c == '_'));
+    let quoted = message
+        .split('\'')
+        .skip(1)
+        .step_by(2)
+        .flat_map(|quote| quote.split('.').next_back());
+    capitals
+        .chain(quoted)
+        .filter(|word| !word.is_empty())
+        .find_map(|word| find_word(text, word, start))
+        .unwrap_or(start)
+}
+
+/// The name of a function that took none of the types it was given, and its own words, out of what DataFusion puts
+/// around them.
+fn coercion_refused(message: &str) -> Option<(&str, &str)> {
+    let (name, words) = message
+        .strip_prefix("Execution error: Function '")?
+        .split_once("' user-defined coercion failed with: Error during planning: ")?;
+    let words = words.split(". No function matches").next().unwrap_or(words);
+    Some((name, words))
 }
 
 fn schema_advice(error: &DataFusionError) -> Option<String> {

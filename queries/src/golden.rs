@@ -410,7 +410,7 @@ fn unsupported_sql_is_an_error_with_its_position() {
         ),
         (
             "CREATE QUERY q AS SELECT * FROM TUMBLE(gate, event_time)",
-            "TUMBLE has 2 arguments; TUMBLE(stream, time, size) was expected",
+            "1:33: TUMBLE has 2 arguments; TUMBLE(stream, time, size[, offset]) was expected",
         ),
         (
             "CREATE QUERY q AS SELECT site FROM gate WHERE",

@@ -234,6 +234,14 @@ impl Operator for ReferenceJoin {
         }
     }
 
+    fn reads_watermarks(&self) -> bool {
+        false
+    }
+
+    fn next_due(&self) -> i64 {
+        i64::MAX
+    }
+
     fn footprint(&self) -> Footprint {
         Footprint {
             keys: 0,

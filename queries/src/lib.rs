@@ -3,17 +3,24 @@
 //! A statement is read by [`statement`], planned by [`planner`] on stock DataFusion, accepted or refused as a
 //! whole, and compiled by [`compile`] into operators that [`query_set`] steps with a batch and a watermark.
 
+mod absence;
+pub mod absent;
 mod accumulator;
 mod aggregate;
 mod assign_windows;
 mod below;
 pub mod bounded;
 pub mod catalog;
+pub mod civil_time;
 mod compile;
 mod computed;
+pub mod cost;
 pub mod error;
 pub mod flow;
+mod functions;
+mod interval_join;
 mod join;
+mod key_bytes;
 mod keys;
 mod match_recognize;
 pub mod operator;
@@ -24,11 +31,13 @@ pub mod query_set;
 pub mod row;
 mod row_pattern;
 pub mod rows;
+mod session;
 pub mod shipped;
 mod slot;
 pub mod snapshot;
 pub mod statement;
 pub mod streams;
+mod time_bound;
 mod typed;
 pub mod value;
 pub mod watermark;
@@ -37,4 +46,8 @@ pub mod window;
 #[cfg(test)]
 mod batches;
 #[cfg(test)]
+mod feeding;
+#[cfg(test)]
 mod golden;
+#[cfg(test)]
+mod oracle;

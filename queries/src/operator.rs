@@ -41,9 +41,36 @@ pub(crate) trait Operator: Send {
     /// Takes rows.
     fn push(&mut self, rows: Rows, context: &mut Context<'_>, out: &mut Vec<Rows>) -> Result<()>;
 
+    /// Takes rows of the `input`th of the operators it reads; to most it makes no difference which.
+    fn push_input(&mut self, _input: usize, rows: Rows, context: &mut Context<'_>, out: &mut Vec<Rows>) -> Result<()> {
+        self.push(rows, context, out)
+    }
+
+    /// Whether it judges rows by the watermarks they met; one that does not hands them on as they are.
+    fn reads_watermarks(&self) -> bool {
+        true
+    }
+
+    /// How far times of the rows it says may lie behind the watermark, microseconds, where its input's do not: what
+    /// reads it must be as far behind, or it would find these rows late.
+    fn lag_us(&self) -> i64 {
+        0
+    }
+
     /// Time has moved on to `watermark`, microseconds.
     fn advance(&mut self, _watermark: i64, _context: &mut Context<'_>, _out: &mut Vec<Rows>) -> Result<()> {
         Ok(())
+    }
+
+    /// The first watermark at which `advance` has something to do. By default each one may be; what keeps no state has
+    /// nothing ever.
+    fn next_due(&self) -> i64 {
+        i64::MIN
+    }
+
+    /// How many rows it has said in place of ones it had said before.
+    fn amended(&self) -> u64 {
+        0
     }
 
     /// The rows this operator stands for now, without changing it; `None` where it keeps none.
@@ -120,6 +147,14 @@ impl Operator for Filter {
         Ok(())
     }
 
+    fn reads_watermarks(&self) -> bool {
+        false
+    }
+
+    fn next_due(&self) -> i64 {
+        i64::MAX
+    }
+
     fn describe(&self) -> String {
         format!("Filter: {}", self.predicate)
     }
@@ -158,6 +193,14 @@ impl Operator for Project {
             }
         });
         Ok(())
+    }
+
+    fn reads_watermarks(&self) -> bool {
+        false
+    }
+
+    fn next_due(&self) -> i64 {
+        i64::MAX
     }
 
     fn describe(&self) -> String {
@@ -208,6 +251,14 @@ impl Operator for Relabel {
             }
         });
         Ok(())
+    }
+
+    fn reads_watermarks(&self) -> bool {
+        false
+    }
+
+    fn next_due(&self) -> i64 {
+        i64::MAX
     }
 
     fn describe(&self) -> String {

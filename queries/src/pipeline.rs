@@ -7,8 +7,21 @@ use crate::row::Rows;
 
 struct Node {
     operator: Box<dyn Operator>,
-    /// Where its output goes; `None` for the last operator of the pipeline.
-    parent: Option<usize>,
+    /// Where its output goes, and the how manieth input it is there; `None` for the last operator of the pipeline.
+    parent: Option<(usize, usize)>,
+    /// How far its watermark stays behind the pipeline's, microseconds: as far as times of the rows it reads may.
+    behind_us: i64,
+}
+
+impl Node {
+    /// By how much rows that go in must be set back.
+    fn set_back_us(&self) -> i64 {
+        if self.operator.reads_watermarks() {
+            self.behind_us
+        } else {
+            0
+        }
+    }
 }
 
 /// The operators; each stands before the one that reads it.
@@ -41,25 +54,30 @@ impl Pipeline {
             if name == source {
                 let leaf = *leaf;
                 self.spare.push(rows.clone());
-                self.climb(leaf, context, out)?;
+                self.climb((leaf, 0), context, out)?;
             }
         }
         Ok(())
     }
 
     /// Takes the rows in `spare` from the operator `from` on to the end.
-    fn climb(&mut self, from: usize, context: &mut Context<'_>, out: &mut Vec<Rows>) -> Result<()> {
+    fn climb(&mut self, from: (usize, usize), context: &mut Context<'_>, out: &mut Vec<Rows>) -> Result<()> {
         // Two lists that change places at each operator and keep their memory: most steps carry a single row.
         let mut current = std::mem::take(&mut self.spare);
         let mut next = std::mem::take(&mut self.spare_next);
         let mut at = Some(from);
-        while let Some(index) = at
+        while let Some((index, input)) = at
             && !current.is_empty()
         {
             let node = &mut self.nodes[index];
-            for rows in current.drain(..) {
-                node.operator.push(rows, context, &mut next)?;
+            let back_us = node.set_back_us();
+            for mut rows in current.drain(..) {
+                if back_us > 0 {
+                    rows = rows.meeting(|met| met.saturating_sub(back_us));
+                }
+                node.operator.push_input(input, rows, context, &mut next)?;
             }
+            brought_forward(&mut next, back_us);
             std::mem::swap(&mut current, &mut next);
             at = node.parent;
         }
@@ -72,7 +90,10 @@ impl Pipeline {
     pub(crate) fn advance(&mut self, watermark: i64, context: &mut Context<'_>, out: &mut Vec<Rows>) -> Result<()> {
         for index in 0..self.nodes.len() {
             let mut said = std::mem::take(&mut self.spare);
-            self.nodes[index].operator.advance(watermark, context, &mut said)?;
+            let node = &mut self.nodes[index];
+            let behind = watermark.saturating_sub(node.behind_us);
+            node.operator.advance(behind, context, &mut said)?;
+            brought_forward(&mut said, node.set_back_us());
             self.spare = said;
             if self.spare.is_empty() {
                 continue;
@@ -83,6 +104,32 @@ impl Pipeline {
             }
         }
         Ok(())
+    }
+
+    /// How far times of the rows it says may lie behind the watermark because of what its operators wait for.
+    pub(crate) fn lag_us(&self) -> i64 {
+        self.nodes
+            .last()
+            .map_or(0, |node| node.behind_us.saturating_add(node.operator.lag_us()))
+    }
+
+    /// The first watermark at which `advance` has something to do.
+    pub(crate) fn next_due(&self) -> i64 {
+        let due = self
+            .nodes
+            .iter()
+            .map(|node| node.operator.next_due().saturating_add(node.behind_us));
+        due.min().unwrap_or(i64::MAX)
+    }
+
+    /// How many rows were said in place of ones said before.
+    pub(crate) fn amended(&self) -> u64 {
+        self.nodes.iter().map(|node| node.operator.amended()).sum()
+    }
+
+    /// Gives up all that is kept; nothing can be pushed any more.
+    pub(crate) fn give_up(&mut self) {
+        self.nodes.clear();
     }
 
     /// The rows that the last keeping operator stands for now, as they would be said; `None` without such an operator.
@@ -149,10 +196,25 @@ impl Pipeline {
     /// Adds an operator that reads the operators `children`; gives its number.
     pub(crate) fn add(&mut self, operator: Box<dyn Operator>, children: &[usize]) -> usize {
         let index = self.nodes.len();
-        self.nodes.push(Node { operator, parent: None });
-        for child in children {
-            self.nodes[*child].parent = Some(index);
+        let mut behind_us = 0;
+        for (input, child) in children.iter().enumerate() {
+            let child = &mut self.nodes[*child];
+            child.parent = Some((index, input));
+            behind_us = behind_us.max(child.behind_us.saturating_add(child.operator.lag_us()));
         }
+        self.nodes.push(Node {
+            operator,
+            parent: None,
+            behind_us,
+        });
         index
+    }
+}
+
+/// Gives rows of an operator whose watermark stays behind the watermarks of the pipeline.
+fn brought_forward(said: &mut Vec<Rows>, back_us: i64) {
+    if back_us > 0 {
+        let rows = std::mem::take(said).into_iter();
+        said.extend(rows.map(|rows| rows.meeting(|met| met.saturating_add(back_us))));
     }
 }

@@ -8,6 +8,7 @@ use datafusion::common::DFSchema;
 use datafusion::datasource::TableProvider;
 use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::session_state::SessionState;
+use datafusion::logical_expr::registry::FunctionRegistry;
 use datafusion::logical_expr::{ExprSchemable, LogicalPlan};
 use datafusion::optimizer::OptimizerRule;
 use datafusion::optimizer::eliminate_cross_join::EliminateCrossJoin;
@@ -19,17 +20,20 @@ use datafusion::optimizer::simplify_expressions::SimplifyExpressions;
 use datafusion::prelude::SessionConfig;
 use datafusion::sql::parser::Statement as ParsedStatement;
 use datafusion::sql::sqlparser::ast::{
-    Distinct, Expr as SqlExpr, Query, SetExpr, SetOperator, SetQuantifier, Spanned, Statement as SqlStatement, Visit,
-    Visitor, visit_expressions,
+    Distinct, Expr as SqlExpr, FunctionArguments, Query, SetExpr, SetOperator, SetQuantifier, Spanned,
+    Statement as SqlStatement, TableFactor, Visit, Visitor,
 };
 use datafusion::sql::sqlparser::tokenizer::Span;
 
+use crate::absent::AbsentPlanner;
 use crate::catalog::{Catalog, empty_table};
 use crate::computed::Computed;
 use crate::error::{Position, QueryError, find_word, from_datafusion, nearest};
+use crate::functions::own_functions;
 use crate::match_recognize::{PatternPlanner, sql_to_statement};
 use crate::statement::{OptionValue, Statement};
 use crate::window::WindowPlanner;
+use crate::window::planning::argument;
 
 /// Tables by name, as a session sees them.
 pub(crate) type Tables = BTreeMap<String, Arc<dyn TableProvider>>;
@@ -64,6 +68,9 @@ pub(crate) fn session(tables: Tables, continuous: bool) -> datafusion::common::R
                 tables: Arc::clone(&tables),
             }),
             Arc::new(PatternPlanner),
+            Arc::new(AbsentPlanner {
+                tables: Arc::clone(&tables),
+            }),
         ]);
     if continuous {
         // Only what makes a plan simpler: projections stay as written, so that what is compiled is what was meant.
@@ -77,7 +84,10 @@ pub(crate) fn session(tables: Tables, continuous: bool) -> datafusion::common::R
         ];
         builder = builder.with_optimizer_rules(rules);
     }
-    let state = builder.build();
+    let mut state = builder.build();
+    for function in own_functions() {
+        state.register_udaf(Arc::new(function))?;
+    }
     let schema = state.schema_for_ref("any")?;
     for (name, provider) in tables.iter() {
         schema.register_table(name.clone(), Arc::clone(provider))?;
@@ -172,42 +182,70 @@ fn at(span: Span, fallback: Position) -> Position {
 
 /// Walks the statement as written, where places are known, and refuses what has no meaning on a stream without end.
 fn refuse_unsupported(sql: &SqlStatement, start: Position) -> Result<(), QueryError> {
-    let mut found: Option<QueryError> = None;
-    if let ControlFlow::Break(error) = sql.visit(&mut Queries { start }) {
-        return Err(error);
+    let mut places = Places {
+        start,
+        inputs: Vec::new(),
+    };
+    match sql.visit(&mut places) {
+        ControlFlow::Break(error) => Err(error),
+        ControlFlow::Continue(()) => Ok(()),
     }
-    let _ = visit_expressions(sql, |expr: &SqlExpr| {
-        let error = match expr {
-            SqlExpr::Function(function) if function.over.is_some() => Some(at(function.span(), start).mistake(
-                format!("{} OVER (…) ranks rows of a whole table", function.name),
-                "a stream has no last row; group by a window instead: FROM HOP(…) … GROUP BY window_start",
-            )),
+}
+
+/// Visits each SELECT and each expression of a statement, also those in WITH and FROM.
+struct Places {
+    start: Position,
+    /// Where subqueries stand that a call in FROM reads, as in `TUMBLE((SELECT …), …)`: those are no expressions.
+    inputs: Vec<usize>,
+}
+
+fn address(query: &Query) -> usize {
+    std::ptr::from_ref(query).addr()
+}
+
+impl Visitor for Places {
+    type Break = QueryError;
+
+    fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<QueryError> {
+        let arguments = match factor {
+            TableFactor::Table { args: Some(args), .. } => args.args.as_slice(),
+            TableFactor::Function { args, .. } => args.as_slice(),
+            TableFactor::TableFunction {
+                expr: SqlExpr::Function(function),
+                ..
+            } => match &function.args {
+                FunctionArguments::List(list) => list.args.as_slice(),
+                _ => &[],
+            },
+            _ => &[],
+        };
+        self.inputs
+            .extend(arguments.iter().filter_map(argument).filter_map(|input| match input {
+                SqlExpr::Subquery(query) => Some(address(query)),
+                _ => None,
+            }));
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_expr(&mut self, expr: &SqlExpr) -> ControlFlow<QueryError> {
+        let start = self.start;
+        match expr {
+            SqlExpr::Function(function) if function.over.is_some() => {
+                ControlFlow::Break(at(function.span(), start).mistake(
+                    format!("{} OVER (…) ranks rows of a whole table", function.name),
+                    "a stream has no last row; group by a window instead: FROM HOP(…) … GROUP BY window_start",
+                ))
+            }
+            SqlExpr::Subquery(query) if self.inputs.contains(&address(query)) => ControlFlow::Continue(()),
             SqlExpr::Subquery(query)
             | SqlExpr::InSubquery { subquery: query, .. }
-            | SqlExpr::Exists { subquery: query, .. } => Some(at(query.span(), start).mistake(
+            | SqlExpr::Exists { subquery: query, .. } => ControlFlow::Break(at(query.span(), start).mistake(
                 "a subquery inside an expression would be asked again for every row",
                 "join with the table or query in FROM instead",
             )),
-            _ => None,
-        };
-        match error {
-            Some(error) => {
-                found = Some(error);
-                ControlFlow::Break(())
-            }
-            None => ControlFlow::Continue(()),
+            _ => ControlFlow::Continue(()),
         }
-    });
-    found.map_or(Ok(()), Err)
-}
-
-/// Visits each SELECT of a statement, also those in WITH and FROM.
-struct Queries {
-    start: Position,
-}
-
-impl Visitor for Queries {
-    type Break = QueryError;
+    }
 
     fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<QueryError> {
         match refuse_in_query(query, self.start) {

@@ -4,20 +4,19 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
-use arrow::array::Int64Array;
 use arrow::datatypes::SchemaRef;
 use datafusion::common::{DFSchema, Result};
 
 use crate::catalog::{Catalog, Relation};
 use crate::compile::{Compiled, compile, output_relation};
 use crate::computed::Computed;
+use crate::cost::{Cost, Counters};
 use crate::error::QueryError;
-use crate::flow::Flow;
 use crate::operator::{Context, Footprint};
 use crate::planner::Planner;
-use crate::row::{Row, Rows};
+use crate::row::Rows;
 use crate::snapshot::QuerySnapshot;
-use crate::statement::{Statement, StatementKind};
+use crate::statement::{Emit, Statement, StatementKind};
 
 /// What an alert's conditions say of each row.
 #[derive(Debug, Clone)]
@@ -39,21 +38,6 @@ pub struct Output {
     pub judgement: Option<Judgement>,
 }
 
-/// What a query has done so far.
-#[derive(Debug, Clone, Copy, Default, serde::Serialize)]
-pub struct Counters {
-    /// Rows that went in.
-    pub rows_in: u64,
-    /// Rows that came out.
-    pub rows_out: u64,
-    /// Rows that came too late for every window.
-    pub late_rows: u64,
-    /// Time spent evaluating, nanoseconds.
-    pub busy_ns: u64,
-    /// Evaluations: pushes and advances that did something.
-    pub evaluations: u64,
-}
-
 /// A compiled, running query.
 pub struct Query {
     name: Arc<str>,
@@ -64,10 +48,22 @@ pub struct Query {
     /// Rows are taken one by one, so that each event's effect is seen by itself: what an alert says must not depend
     /// on how many events happened to come in one batch.
     one_by_one: bool,
+    keeps_causes: bool,
     plan_text: String,
-    counters: Counters,
+    cost: Cost,
+    /// The first watermark at which it has something to do.
+    due: i64,
+    /// Bytes it may keep.
+    memory: usize,
+    /// Rows until what it keeps is measured again.
+    measure_in: u64,
     broken: Option<String>,
 }
+
+/// What a query keeps is measured after so many rows at least, and after an eighth as many as it has keys.
+const MEASURED_ROWS: u64 = 4_096;
+/// Bytes a query may keep where nobody says: a quarter of a GiB.
+pub const DEFAULT_MEMORY: usize = 256 << 20;
 
 impl Query {
     /// Plans, checks and compiles a statement.
@@ -76,6 +72,7 @@ impl Query {
         catalog: &Catalog,
         planner: &Planner,
         feeds_alert: bool,
+        memory: usize,
     ) -> Result<Self, QueryError> {
         let plan = planner.plan(&statement)?;
         let keeps_causes = feeds_alert || matches!(statement.kind, StatementKind::Alert(_));
@@ -98,12 +95,16 @@ impl Query {
         Ok(Self {
             name: Arc::from(statement.name.as_str()),
             one_by_one: keeps_causes && compiled.has_state,
+            keeps_causes,
             plan_text: plan.display_indent().to_string(),
+            memory: statement.memory.unwrap_or(memory),
             statement,
+            due: if compiled.has_state { i64::MIN } else { i64::MAX },
             compiled,
             raise,
             clear,
-            counters: Counters::default(),
+            cost: Cost::default(),
+            measure_in: MEASURED_ROWS,
             broken: None,
         })
     }
@@ -140,12 +141,37 @@ impl Query {
 
     /// What it has done so far.
     pub fn counters(&self) -> Counters {
-        self.counters
+        self.cost.counters(self.compiled.pipeline.amended())
     }
 
     /// How much it keeps.
     pub fn footprint(&self) -> Footprint {
         self.compiled.pipeline.footprint()
+    }
+
+    /// Bytes it may keep.
+    pub fn memory(&self) -> usize {
+        self.memory
+    }
+
+    /// What its author should know before it runs: why it may never speak, or keep more and more.
+    pub fn warnings(&self) -> &[QueryError] {
+        &self.compiled.warnings
+    }
+
+    /// When it speaks.
+    pub fn emit(&self) -> Emit {
+        self.compiled.emit
+    }
+
+    /// How long a row may be late and still count, microseconds.
+    pub fn lateness_us(&self) -> i64 {
+        self.statement.lateness_us
+    }
+
+    /// The first watermark at which it has something to do.
+    pub(crate) fn due(&self) -> i64 {
+        self.due
     }
 
     /// Why it has stopped, if it has.
@@ -167,9 +193,18 @@ impl Query {
         output_relation(&self.compiled)
     }
 
-    /// A fingerprint of what its snapshots mean: the statement and its plan.
+    /// A fingerprint of what its snapshots mean: its plan and when it speaks. An alert's thresholds and words are not in
+    /// it, so that its windows go on when those are changed.
     pub fn fingerprint(&self) -> String {
-        format!("{}\n{}", self.statement.sql, self.plan_text)
+        format!(
+            "{}\nemit {}\nlateness {}\nttl {:?}\ncauses {}",
+            self.plan_text, self.compiled.emit, self.statement.lateness_us, self.statement.ttl_us, self.keeps_causes
+        )
+    }
+
+    /// Whether each row keeps the event that made it, because an alert reads it.
+    pub(crate) fn keeps_causes(&self) -> bool {
+        self.keeps_causes
     }
 
     /// How far this query's watermark stays behind, because it reads windows of another query.
@@ -190,27 +225,49 @@ impl Query {
 
     /// Feeds rows of `source`, which it takes as they are handed over: one by one, or many at a time.
     pub(crate) fn push(&mut self, source: &str, rows: &[Rows], lag_us: i64, context: &mut Context<'_>) -> Vec<Output> {
-        self.counters.rows_in += rows.iter().map(|rows| rows.len() as u64).sum::<u64>();
-        self.guarded(context, |query, context, out| {
+        let rows_in = rows.iter().map(|rows| rows.len() as u64).sum::<u64>();
+        self.cost.rows_in += rows_in;
+        let outputs = self.guarded(context, |query, context, out| {
             for rows in rows {
                 if lag_us > 0 {
-                    query
-                        .compiled
-                        .pipeline
-                        .push(source, &behind(rows.clone(), lag_us), context, out)?;
+                    let rows = rows.clone().meeting(|met| met.saturating_sub(lag_us));
+                    query.compiled.pipeline.push(source, &rows, context, out)?;
                 } else {
                     query.compiled.pipeline.push(source, rows, context, out)?;
                 }
             }
             Ok(())
-        })
+        });
+        if self.compiled.has_state {
+            self.measure_in = self.measure_in.saturating_sub(rows_in);
+            if self.measure_in == 0 {
+                self.keep_to_budget();
+            }
+        }
+        outputs
+    }
+
+    /// Stops the query when it keeps more than it may, and gives up what it kept.
+    fn keep_to_budget(&mut self) {
+        let footprint = self.footprint();
+        self.measure_in = MEASURED_ROWS.max(footprint.keys as u64 / 8);
+        if footprint.bytes <= self.memory {
+            return;
+        }
+        let mib = |bytes: usize| bytes.div_ceil(1 << 20);
+        self.stop(format!(
+            "it keeps {} MiB for {} keys and {} windows, more than its {} MiB; a shorter window, fewer keys, a ttl or \
+             WITH (memory = '…') would be right",
+            mib(footprint.bytes),
+            footprint.keys,
+            footprint.windows,
+            mib(self.memory)
+        ));
+        self.compiled.pipeline.give_up();
     }
 
     /// Moves its time on.
     pub(crate) fn advance(&mut self, watermark: i64, lag_us: i64, context: &mut Context<'_>) -> Vec<Output> {
-        if !self.compiled.has_state {
-            return Vec::new();
-        }
         self.guarded(context, |query, context, out| {
             query
                 .compiled
@@ -252,16 +309,19 @@ impl Query {
                 Vec::new()
             }
         };
-        self.counters.late_rows += (context.late.len() - late_before) as u64;
-        self.counters.rows_out += outputs.iter().map(|output| output.rows.len() as u64).sum::<u64>();
-        self.counters.busy_ns += u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        self.counters.evaluations += 1;
+        self.cost.late_rows += (context.late.len() - late_before) as u64;
+        self.cost.rows_out += outputs.iter().map(|output| output.rows.len() as u64).sum::<u64>();
+        self.cost.note(started.elapsed());
+        if self.compiled.has_state {
+            self.due = self.compiled.pipeline.next_due();
+        }
         outputs
     }
 
     fn stop(&mut self, reason: String) {
         tracing::error!(query = %self.name, %reason, "query stopped");
         self.broken = Some(reason);
+        self.due = i64::MAX;
     }
 
     fn judged(&self, rows: Rows) -> Result<Output> {
@@ -292,6 +352,11 @@ impl Query {
         self.compiled.pipeline.peek(context)
     }
 
+    /// Takes over what the query in whose place it comes has counted.
+    pub(crate) fn count_on_from(&mut self, before: &mut Self) {
+        self.cost = std::mem::take(&mut before.cost);
+    }
+
     pub(crate) fn snapshot(&mut self) -> Result<QuerySnapshot> {
         Ok(QuerySnapshot {
             name: self.name.to_string(),
@@ -301,6 +366,7 @@ impl Query {
     }
 
     pub(crate) fn restore(&mut self, snapshot: &QuerySnapshot) -> Result<()> {
+        self.due = i64::MIN;
         self.compiled.pipeline.restore(&snapshot.parts)
     }
 }
@@ -311,20 +377,4 @@ fn holds(condition: &Computed, rows: &Rows) -> Result<Vec<bool>> {
         Rows::One(row) => vec![condition.holds(&row.values)?],
         Rows::Many(flow) => condition.mask(&flow.batch)?.values().iter().collect(),
     })
-}
-
-fn behind(rows: Rows, lag_us: i64) -> Rows {
-    match rows {
-        Rows::One(row) => Rows::One(Row {
-            watermark: row.watermark.saturating_sub(lag_us),
-            ..row
-        }),
-        Rows::Many(flow) => {
-            let watermarks = flow.watermarks.values().iter().map(|at| at.saturating_sub(lag_us));
-            Rows::Many(Flow {
-                watermarks: Arc::new(Int64Array::from_iter_values(watermarks)),
-                ..flow
-            })
-        }
-    }
 }

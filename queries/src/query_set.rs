@@ -1,5 +1,8 @@
 //! The query set holds all running queries and steps them: rows of streams go in, rows of queries come out.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -10,11 +13,12 @@ use datafusion::common::Result;
 use rustc_hash::FxHashMap;
 
 use crate::catalog::{Catalog, Entry, References, Relation};
+use crate::civil_time::OpeningHours;
 use crate::error::{QueryError, nearest};
 use crate::flow::Flow;
 use crate::operator::{Context, LateRow};
 use crate::planner::Planner;
-use crate::query::{Output, Query};
+use crate::query::{DEFAULT_MEMORY, Output, Query};
 use crate::row::{Row, Rows};
 use crate::snapshot::QuerySnapshot;
 use crate::statement::{Statement, StatementKind};
@@ -33,8 +37,10 @@ pub enum Restored {
     Unreadable(String),
 }
 
+/// Room for planning the deepest statement that is taken; the system gives only as much as is used.
+const PLANNING_STACK_BYTES: usize = 64 << 20;
+
 /// All running queries, in an order in which each stands behind those it reads.
-#[derive(Default)]
 pub struct QuerySet {
     catalog: Catalog,
     references: References,
@@ -44,12 +50,46 @@ pub struct QuerySet {
     /// Source name to the queries that read it.
     routes: FxHashMap<Arc<str>, Arc<[usize]>>,
     watermark: Option<i64>,
+    /// Bytes a query may keep that does not say so itself.
+    memory: usize,
+}
+
+impl Default for QuerySet {
+    fn default() -> Self {
+        Self {
+            catalog: Catalog::new(),
+            references: References::default(),
+            queries: Vec::new(),
+            lags: Vec::new(),
+            routes: FxHashMap::default(),
+            watermark: None,
+            memory: DEFAULT_MEMORY,
+        }
+    }
 }
 
 impl QuerySet {
     /// No query yet; the built-in streams are known.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Says how many bytes a query may keep that does not say so itself, before queries are created.
+    pub fn set_memory(&mut self, bytes: usize) {
+        self.memory = bytes;
+    }
+
+    /// The queries that read a stream or a query.
+    pub fn readers<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Query> {
+        self.queries
+            .iter()
+            .filter(move |query| query.sources().any(|source| source == name))
+    }
+
+    /// The watermark a query has reached, microseconds: behind that of all where it reads windows of another query.
+    pub fn watermark_of(&self, name: &str) -> Option<i64> {
+        let index = self.position(name)?;
+        Some(self.watermark?.saturating_sub(self.lags[index]))
     }
 
     /// Adds or replaces a reference table; its columns must stay the same while queries read it.
@@ -62,6 +102,11 @@ impl QuerySet {
             },
         );
         self.references.set(name, rows);
+    }
+
+    /// Says when sites are open, before queries are created whose windows follow it.
+    pub fn set_opening_hours(&mut self, opening_hours: Arc<dyn OpeningHours>) {
+        self.catalog.set_opening_hours(opening_hours);
     }
 
     /// The reference tables as they stand.
@@ -102,17 +147,130 @@ impl QuerySet {
     /// # Errors
     /// The mistake with its place.
     pub fn check_replacing(&mut self, statement: Statement) -> Result<Query, QueryError> {
+        let feeds_alert = self.feeds_alert(&statement.name);
         let is_query = self.get(&statement.name).is_some();
         let before = self.catalog.get(&statement.name).filter(|_| is_query).cloned();
         let name = statement.name.clone();
         if before.is_some() {
             self.catalog.remove(&name);
         }
-        let planned = self.plan(statement, false);
+        let planned = self.plan(statement, feeds_alert);
         if let Some(before) = before {
             self.catalog.insert(&name, before);
         }
         planned
+    }
+
+    /// Whether an alert reads a query, be it through others.
+    fn feeds_alert(&self, name: &str) -> bool {
+        self.readers(name).any(|reader| reader.keeps_causes())
+    }
+
+    /// Creates a query, or changes the one of its name; queries that read it go on. The answer says what became of what
+    /// each of them kept.
+    ///
+    /// # Errors
+    /// The mistake with its place, also when a query that reads it could not run any more; nothing has changed then.
+    pub fn put(&mut self, statement: Statement) -> Result<Vec<(String, Restored)>, QueryError> {
+        let name = statement.name.clone();
+        let Some(at) = self.position(&name) else {
+            self.create(statement)?;
+            return Ok(Vec::new());
+        };
+        let at_name = statement.name_at;
+        let new = self.check_replacing(statement)?;
+        let downstream = self.downstream(&name);
+        if let Some(circle) = new
+            .sources()
+            .find(|source| downstream.contains(*source) || *source == name)
+        {
+            return Err(at_name.mistake(
+                format!("'{name}' would read '{circle}', which reads '{name}'"),
+                "a query can't wait for itself",
+            ));
+        }
+        let before = self.catalog.clone();
+        self.catalog.insert(&name, entry_of(&new));
+        let mut planned = vec![(at, new)];
+        // Those that read it are planned again, each behind those it reads.
+        for index in 0..self.queries.len() {
+            if !downstream.contains(self.queries[index].name().as_ref()) {
+                continue;
+            }
+            let (statement, keeps_causes) = (
+                self.queries[index].statement().clone(),
+                self.queries[index].keeps_causes(),
+            );
+            let reader = statement.name.clone();
+            self.catalog.remove(&reader);
+            match self.plan(statement, keeps_causes) {
+                Ok(again) => {
+                    self.catalog.insert(&reader, entry_of(&again));
+                    planned.push((index, again));
+                }
+                Err(error) => {
+                    self.catalog = before;
+                    return Err(at_name.mistake(
+                        format!("'{reader}' reads '{name}' and could not run any more: {}", error.wrong),
+                        "keep the columns that it reads, or change it first",
+                    ));
+                }
+            }
+        }
+        let mut outcomes = Vec::new();
+        for (index, mut again) in planned {
+            let outcome = match self.queries[index].snapshot() {
+                Ok(snapshot) if snapshot.fingerprint == again.fingerprint() => match again.restore(&snapshot) {
+                    Ok(()) => Restored::Kept,
+                    Err(error) => Restored::Unreadable(error.strip_backtrace()),
+                },
+                Ok(_) => Restored::Changed,
+                Err(error) => Restored::Unreadable(error.strip_backtrace()),
+            };
+            outcomes.push((again.name().to_string(), outcome));
+            again.count_on_from(&mut self.queries[index]);
+            self.queries[index] = again;
+        }
+        let sources: Vec<String> = self.queries[at].sources().map(str::to_owned).collect();
+        let keeps_causes = self.queries[at].keeps_causes();
+        self.put_in_order();
+        self.rewire();
+        if keeps_causes {
+            self.make_feed_alert(&sources)?;
+        }
+        Ok(outcomes)
+    }
+
+    fn position(&self, name: &str) -> Option<usize> {
+        self.queries.iter().position(|query| query.name().as_ref() == name)
+    }
+
+    /// The names of all queries that read `name`, be it through others.
+    fn downstream(&self, name: &str) -> BTreeSet<String> {
+        let mut found = BTreeSet::new();
+        let mut waiting = vec![name.to_owned()];
+        while let Some(next) = waiting.pop() {
+            for reader in self.readers(&next) {
+                if found.insert(reader.name().to_string()) {
+                    waiting.push(reader.name().to_string());
+                }
+            }
+        }
+        found
+    }
+
+    /// Puts each query behind those it reads, else leaves them where they are: a changed one may read others than before.
+    fn put_in_order(&mut self) {
+        let mut waiting = std::mem::take(&mut self.queries);
+        while !waiting.is_empty() {
+            let is_ready = |query: &Query| {
+                !query
+                    .sources()
+                    .any(|source| waiting.iter().any(|other| other.name().as_ref() == source))
+            };
+            let next = waiting.iter().position(is_ready).unwrap_or(0);
+            self.queries.push(waiting.remove(next));
+        }
     }
 
     /// Creates many queries, in whatever order they were written; each may read the others.
@@ -173,19 +331,14 @@ impl QuerySet {
     /// # Errors
     /// In words: there is none of that name, or others read it.
     pub fn remove(&mut self, name: &str) -> Result<(), String> {
-        let Some(index) = self.queries.iter().position(|query| query.name().as_ref() == name) else {
+        let Some(index) = self.position(name) else {
             let near = nearest(name, self.queries.iter().map(|query| query.name().as_ref()));
             return Err(match near {
                 Some(near) => format!("there is no query '{name}'; did you mean '{near}'?"),
                 None => format!("there is no query '{name}'"),
             });
         };
-        let readers: Vec<&str> = self
-            .queries
-            .iter()
-            .filter(|query| query.sources().any(|source| source == name))
-            .map(|query| query.name().as_ref())
-            .collect();
+        let readers: Vec<&str> = self.readers(name).map(|query| query.name().as_ref()).collect();
         if !readers.is_empty() {
             return Err(format!(
                 "'{name}' is read by {}; remove those first",
@@ -210,17 +363,33 @@ impl QuerySet {
                 "take another name",
             ));
         }
-        let planner = Planner::new(&self.catalog)?;
-        Query::create(statement, &self.catalog, &planner, feeds_alert)
+        self.created(statement, feeds_alert)
+    }
+
+    /// Plans and compiles on a stack of its own: both go down an expression to its depth, in steps that are large.
+    fn created(&self, statement: Statement, feeds_alert: bool) -> Result<Query, QueryError> {
+        let at = statement.at;
+        let (catalog, memory) = (&self.catalog, self.memory);
+        let create = || {
+            let planner = Planner::new(catalog)?;
+            Query::create(statement, catalog, &planner, feeds_alert, memory)
+        };
+        std::thread::scope(|scope| {
+            let planning = std::thread::Builder::new()
+                .name("planning".to_owned())
+                .stack_size(PLANNING_STACK_BYTES)
+                .spawn_scoped(scope, create);
+            match planning.map(std::thread::ScopedJoinHandle::join) {
+                Ok(Ok(planned)) => planned,
+                Ok(Err(_)) => Err(at.wrong("the statement can't be planned: a fault in the engine")),
+                Err(error) => Err(at.wrong(format!("the statement can't be planned: {error}"))),
+            }
+        })
     }
 
     fn create_feeding(&mut self, statement: Statement, feeds_alert: bool) -> Result<(), QueryError> {
         let query = self.plan(statement, feeds_alert)?;
-        let entry = Entry {
-            relation: query.relation(),
-            schema: Arc::clone(query.schema()),
-        };
-        self.catalog.insert(query.name(), entry);
+        self.catalog.insert(query.name(), entry_of(&query));
         self.queries.push(query);
         self.rewire();
         Ok(())
@@ -230,16 +399,19 @@ impl QuerySet {
     fn make_feed_alert(&mut self, sources: &[String]) -> Result<(), QueryError> {
         let mut waiting: Vec<String> = sources.to_vec();
         while let Some(name) = waiting.pop() {
-            let Some(index) = self.queries.iter().position(|query| query.name().as_ref() == name) else {
+            let Some(index) = self.position(&name) else {
                 continue;
             };
+            if self.queries[index].keeps_causes() {
+                continue;
+            }
             let statement = self.queries[index].statement().clone();
             let failed = |error: datafusion::common::DataFusionError| statement.at.wrong(error.strip_backtrace());
             let snapshot = self.queries[index].snapshot().map_err(failed)?;
-            let planner = Planner::new(&self.catalog)?;
-            let mut again = Query::create(statement.clone(), &self.catalog, &planner, true)?;
+            let mut again = self.created(statement.clone(), true)?;
             again.restore(&snapshot).map_err(failed)?;
             waiting.extend(again.sources().map(str::to_owned));
+            again.count_on_from(&mut self.queries[index]);
             self.queries[index] = again;
         }
         self.rewire();
@@ -327,6 +499,9 @@ impl QuerySet {
         self.watermark = Some(watermark);
         let mut late = Vec::new();
         for index in 0..self.queries.len() {
+            if self.queries[index].due() > watermark.saturating_sub(self.lags[index]) {
+                continue;
+            }
             let mut rows = Vec::new();
             let mut context = Context {
                 references: &self.references,
@@ -424,6 +599,13 @@ impl QuerySet {
                 (snapshot.name.clone(), outcome)
             })
             .collect()
+    }
+}
+
+fn entry_of(query: &Query) -> Entry {
+    Entry {
+        relation: query.relation(),
+        schema: Arc::clone(query.schema()),
     }
 }
 

@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use arrow::array::{Array, AsArray, Int64Array, RecordBatch, RecordBatchOptions, StringArray};
 use arrow::datatypes::{DataType, SchemaRef, TimeUnit, TimestampMicrosecondType};
+use datafusion::common::Result;
 
 use crate::flow::Flow;
 use crate::rows::{json_of, value_to_json};
-use crate::value::Value;
+use crate::value::{Value, column_of};
 
 /// One row with what SQL does not see of it, as a [`Flow`] has it for many. Clones share the values.
 #[derive(Debug, Clone)]
@@ -103,6 +104,47 @@ impl Rows {
         match self {
             Self::One(row) => Cow::Owned(row.to_flow()),
             Self::Many(flow) => Cow::Borrowed(flow),
+        }
+    }
+
+    /// `rows` under `schema`: by itself where it is one.
+    pub(crate) fn of(schema: &SchemaRef, mut rows: Vec<Row>) -> Result<Self> {
+        if rows.len() == 1
+            && let Some(row) = rows.pop()
+        {
+            return Ok(Self::One(row));
+        }
+        let columns = schema
+            .fields()
+            .iter()
+            .enumerate()
+            .map(|(index, field)| column_of(field.data_type(), rows.iter().map(|row| &row.values[index])))
+            .collect::<Result<_>>()?;
+        let options = RecordBatchOptions::new().with_row_count(Some(rows.len()));
+        Ok(Self::Many(Flow {
+            batch: RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options)?,
+            watermarks: Arc::new(rows.iter().map(|row| row.watermark).collect::<Int64Array>()),
+            causes: Arc::new(rows.iter().map(|row| row.cause.as_deref()).collect::<StringArray>()),
+        }))
+    }
+
+    /// The same rows, as if each had met another watermark.
+    pub(crate) fn meeting(self, other: impl Fn(i64) -> i64) -> Self {
+        match self {
+            Self::One(row) => Self::One(Row {
+                watermark: other(row.watermark),
+                ..row
+            }),
+            Self::Many(flow) => Self::Many(Flow {
+                watermarks: Arc::new(
+                    flow.watermarks
+                        .values()
+                        .iter()
+                        .map(|met| other(*met))
+                        .collect::<Int64Array>(),
+                ),
+                ..flow
+            }),
         }
     }
 

@@ -8,11 +8,12 @@ use crate::keys::Group;
 
 const PRESENT: u8 = 1;
 const CHANGED: u8 = 2;
+const TOLD: u8 = 4;
 
 /// The groups of one window or pane.
 pub(crate) struct Slot {
     pub(crate) accumulators: Vec<Box<dyn GroupAccumulator>>,
-    /// Bits a group: whether it is there, whether it changed since it was last said.
+    /// Bits a group: whether it is there, whether it changed since it was last said, whether it was said at all.
     flags: Vec<u8>,
     pub(crate) members: Vec<Group>,
     pub(crate) changed: Vec<Group>,
@@ -83,6 +84,16 @@ impl Slot {
     /// Whether the group is to be said again.
     pub(crate) fn has_changed(&self, group: Group) -> bool {
         self.flags[group as usize] & CHANGED != 0
+    }
+
+    /// Whether the group was said before.
+    pub(crate) fn was_told(&self, group: Group) -> bool {
+        self.flags[group as usize] & TOLD != 0
+    }
+
+    /// The group was said.
+    pub(crate) fn note_told(&mut self, group: Group) {
+        self.flags[group as usize] |= TOLD;
     }
 
     /// The groups that changed since they were last said.

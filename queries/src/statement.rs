@@ -1,6 +1,7 @@
 //! A statement is `CREATE QUERY` or `CREATE ALERT` as written: name, options with their places, and the SELECT.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
 use datafusion::sql::sqlparser::dialect::GenericDialect;
@@ -17,6 +18,19 @@ pub enum Emit {
     Update,
     /// Changed keys only, each time so many microseconds of event time have passed.
     Every(i64),
+}
+
+impl fmt::Display for Emit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Close => f.write_str("close"),
+            Self::Update => f.write_str("update"),
+            Self::Every(us) => {
+                let every = Duration::from_micros(us.unsigned_abs());
+                write!(f, "every {}", humantime::format_duration(every))
+            }
+        }
+    }
 }
 
 /// What a statement creates.
@@ -75,6 +89,8 @@ pub struct Statement {
     pub lateness_us: i64,
     /// A running aggregate forgets keys unseen for so long, microseconds of event time.
     pub ttl_us: Option<i64>,
+    /// How many bytes the query may keep, where the statement says so.
+    pub memory: Option<usize>,
     /// Where the statement begins.
     pub at: Position,
     /// Where the name stands.
@@ -88,9 +104,10 @@ pub struct Statement {
     pub select: String,
 }
 
-const QUERY_OPTIONS: [&str; 3] = ["emit", "lateness", "ttl"];
-const ALERT_OPTIONS: [&str; 12] = [
+const QUERY_OPTIONS: [&str; 4] = ["emit", "lateness", "ttl", "memory"];
+const ALERT_OPTIONS: [&str; 13] = [
     "subject", "severity", "raise", "clear", "for", "cooldown", "silent", "expires", "text", "emit", "lateness", "ttl",
+    "memory",
 ];
 /// What an alert may be about.
 pub const SUBJECTS: [&str; 5] = ["zone", "seat", "person", "item", "device"];
@@ -100,19 +117,15 @@ pub const SEVERITIES: [&str; 3] = ["info", "warning", "critical"];
 const DEFAULT_EXPIRES_US: i64 = 3_600_000_000;
 /// A statement longer than this is refused: no person wrote it.
 const MAX_TEXT_BYTES: usize = 256 * 1024;
+/// How deep an expression may be: planning and evaluating go down its whole depth, on a stack that has an end.
+const MAX_DEPTH: usize = 128;
 
 /// Reads all statements of a text.
 ///
 /// # Errors
 /// The first mistake with its place.
 pub fn parse_statements(text: &str) -> Result<Vec<Statement>, QueryError> {
-    let start = Position { line: 1, column: 1 };
-    if text.len() > MAX_TEXT_BYTES {
-        return Err(start.mistake(
-            format!("the text is {} bytes long", text.len()),
-            format!("at most {MAX_TEXT_BYTES} bytes are read"),
-        ));
-    }
+    refuse_length(text)?;
     let dialect = GenericDialect {};
     let tokens = Tokenizer::new(&dialect, text)
         .tokenize_with_location()
@@ -123,6 +136,7 @@ pub fn parse_statements(text: &str) -> Result<Vec<Statement>, QueryError> {
             };
             at.wrong(error.message)
         })?;
+    refuse_depth(&tokens)?;
     let mut statements = Vec::new();
     for range in tokens.split(|token| token.token == Token::SemiColon) {
         if range.iter().any(|token| !matches!(token.token, Token::Whitespace(_))) {
@@ -153,6 +167,64 @@ pub fn parse_statement(text: &str) -> Result<Statement, QueryError> {
             .at
             .wrong("there is a second statement where one was expected")),
     }
+}
+
+/// Refuses SQL that is too long or too deep to be planned, before anything goes down into it.
+///
+/// # Errors
+/// What is too long or too deep, with its place.
+pub(crate) fn refuse_excess(text: &str) -> Result<(), QueryError> {
+    refuse_length(text)?;
+    // What can't be cut into words is for the parser to word.
+    let Ok(tokens) = Tokenizer::new(&GenericDialect {}, text).tokenize_with_location() else {
+        return Ok(());
+    };
+    refuse_depth(&tokens)
+}
+
+fn refuse_length(text: &str) -> Result<(), QueryError> {
+    if text.len() <= MAX_TEXT_BYTES {
+        return Ok(());
+    }
+    Err(Position { line: 1, column: 1 }.mistake(
+        format!("the text is {} bytes long", text.len()),
+        format!("at most {MAX_TEXT_BYTES} bytes are read"),
+    ))
+}
+
+/// `a + b + c` is as deep as it has operators, and brackets go deeper still.
+fn refuse_depth(tokens: &[TokenWithSpan]) -> Result<(), QueryError> {
+    let mut depths: Vec<usize> = vec![0];
+    for token in tokens {
+        match &token.token {
+            Token::LParen | Token::LBracket => depths.push(1),
+            Token::RParen | Token::RBracket => {
+                depths.pop();
+                if depths.is_empty() {
+                    depths.push(0);
+                }
+            }
+            Token::Comma | Token::SemiColon => depths.last_mut().into_iter().for_each(|depth| *depth = 0),
+            Token::Word(word) if word.quote_style.is_none() => {
+                if let Some(depth) = depths.last_mut() {
+                    match word.value.to_uppercase().as_str() {
+                        "SELECT" | "FROM" | "WHERE" | "GROUP" | "HAVING" | "ON" | "AS" => *depth = 0,
+                        "AND" | "OR" | "NOT" | "LIKE" | "IS" | "JOIN" | "UNION" | "CASE" => *depth += 1,
+                        _ => {}
+                    }
+                }
+            }
+            Token::Whitespace(_) | Token::Number(..) | Token::SingleQuotedString(_) | Token::Period => {}
+            _ => depths.last_mut().into_iter().for_each(|depth| *depth += 1),
+        }
+        if depths.iter().sum::<usize>() > MAX_DEPTH {
+            return Err(position(token).mistake(
+                format!("the expression is more than {MAX_DEPTH} operators deep"),
+                "split it over several queries, or compare with IN (…)",
+            ));
+        }
+    }
+    Ok(())
 }
 
 struct Reader<'a> {
@@ -252,6 +324,7 @@ impl Reader<'_> {
         let emit = take("emit").map(|value| emit(&value)).transpose()?;
         let lateness_us = take("lateness").map(|value| duration(&value)).transpose()?.unwrap_or(0);
         let ttl_us = take("ttl").map(|value| duration(&value)).transpose()?;
+        let memory = take("memory").map(|value| size(&value)).transpose()?;
         let kind = if is_alert {
             let subject = one_of(take("subject"), "subject", &SUBJECTS, name_at)?.ok_or_else(|| {
                 name_at.mistake(
@@ -300,6 +373,7 @@ impl Reader<'_> {
             emit_at,
             lateness_us,
             ttl_us,
+            memory,
             at,
             name_at,
             sql,
@@ -487,6 +561,35 @@ fn duration(value: &OptionValue) -> Result<i64, QueryError> {
         value.at.mistake(
             format!("'{}' is no duration", value.value),
             "a duration such as '500ms', '5 seconds' or '2 hours'",
+        )
+    })
+}
+
+/// Sizes as people write them.
+const SIZES: [(&str, usize); 6] = [
+    ("kib", 1 << 10),
+    ("mib", 1 << 20),
+    ("gib", 1 << 30),
+    ("kb", 1_000),
+    ("mb", 1_000_000),
+    ("gb", 1_000_000_000),
+];
+
+fn size(value: &OptionValue) -> Result<usize, QueryError> {
+    let text = value.value.trim();
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let unit = unit.trim().to_lowercase();
+    let factor = SIZES.iter().find(|(name, _)| *name == unit).map(|(_, factor)| *factor);
+    let bytes = number
+        .parse::<usize>()
+        .ok()
+        .zip(factor)
+        .and_then(|(number, factor)| number.checked_mul(factor));
+    bytes.filter(|bytes| *bytes > 0).ok_or_else(|| {
+        value.at.mistake(
+            format!("'{}' is no size", value.value),
+            "a size such as '64 MiB' or '2 GB'",
         )
     })
 }

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use arrow::array::{
     Array, ArrayRef, AsArray, BooleanArray, Float64Array, Int64Array, StringArray, TimestampMicrosecondArray,
-    new_null_array,
+    UInt32Array, new_empty_array, new_null_array,
 };
+use arrow::compute::{concat, take};
 use arrow::datatypes::{DataType, Float64Type, Int64Type, TimeUnit, TimestampMicrosecondType};
 use datafusion::common::{Result, ScalarValue};
 
@@ -93,6 +94,24 @@ impl Value {
         })
     }
 
+    /// The same value holding no more than itself: a cell of a batch that is kept would keep the batch.
+    pub(crate) fn alone(self) -> Result<Self> {
+        Ok(match self {
+            Self::Other(array) => Self::Other(take(&array, &UInt32Array::from(vec![0]), None)?),
+            plain => plain,
+        })
+    }
+
+    /// How many bytes it takes, by estimate.
+    pub(crate) fn size(&self) -> usize {
+        size_of::<Self>()
+            + match self {
+                Self::Text(text) => text.len(),
+                Self::Other(array) => array.get_array_memory_size(),
+                _ => 0,
+            }
+    }
+
     /// Whether it is NULL.
     pub fn is_null(&self) -> bool {
         matches!(self, Self::Null)
@@ -128,6 +147,69 @@ impl Value {
         }
         true
     }
+}
+
+/// The column of these values; `data_type` is the column's.
+///
+/// # Errors
+/// When a value is of another type, which a row of the column's schema never has.
+pub(crate) fn column_of<'a>(data_type: &DataType, values: impl Iterator<Item = &'a Value>) -> Result<ArrayRef> {
+    Ok(match data_type {
+        DataType::Boolean => Arc::new(
+            values
+                .map(|value| {
+                    if let Value::Bool(value) = value {
+                        Some(*value)
+                    } else {
+                        None
+                    }
+                })
+                .collect::<BooleanArray>(),
+        ),
+        DataType::Int64 => Arc::new(
+            values
+                .map(|value| {
+                    if let Value::Int(value) = value {
+                        Some(*value)
+                    } else {
+                        None
+                    }
+                })
+                .collect::<Int64Array>(),
+        ),
+        DataType::Float64 => Arc::new(
+            values
+                .map(|value| {
+                    if let Value::Float(value) = value {
+                        Some(*value)
+                    } else {
+                        None
+                    }
+                })
+                .collect::<Float64Array>(),
+        ),
+        DataType::Timestamp(TimeUnit::Microsecond, None) => Arc::new(
+            values
+                .map(|value| {
+                    if let Value::Time(value) = value {
+                        Some(*value)
+                    } else {
+                        None
+                    }
+                })
+                .collect::<TimestampMicrosecondArray>(),
+        ),
+        DataType::Utf8 => Arc::new(values.map(Value::text).collect::<StringArray>()),
+        other => {
+            let cells: Vec<ArrayRef> = values.map(|value| value.to_array(other)).collect();
+            let cells: Vec<&dyn Array> = cells.iter().map(AsRef::as_ref).collect();
+            if cells.is_empty() {
+                new_empty_array(other)
+            } else {
+                concat(&cells)?
+            }
+        }
+    })
 }
 
 /// Whether values of this type are plain.

@@ -1,51 +1,62 @@
-//! `TUMBLE` and `HOP` in FROM: how they are written, what they mean, and the logical node that stands for them.
+//! Windows: which there are, which of them a time lies in, and when the next one ends.
 
-use std::cmp::Ordering;
-use std::collections::{BTreeMap, HashSet};
+mod node;
+pub(crate) mod planning;
+
+use std::cell::{Cell, RefCell};
 use std::fmt;
-use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, TimestampMicrosecondArray, UInt32Array};
-use arrow::datatypes::Field;
-use datafusion::common::tree_node::TreeNode;
-use datafusion::common::{DFSchema, DFSchemaRef, Result, ScalarValue, plan_err};
-use datafusion::datasource::{TableProvider, provider_as_source};
-use datafusion::logical_expr::planner::{PlannedRelation, RelationPlanner, RelationPlannerContext, RelationPlanning};
-use datafusion::logical_expr::simplify::SimplifyContext;
-use datafusion::logical_expr::{
-    Expr, ExprSchemable, Extension, LogicalPlan, LogicalPlanBuilder, UserDefinedLogicalNodeCore,
-};
-use datafusion::optimizer::simplify_expressions::ExprSimplifier;
-use datafusion::sql::sqlparser::ast::{
-    Expr as SqlExpr, FunctionArg, FunctionArgExpr, FunctionArguments, ObjectName, TableAlias, TableFactor,
-};
+use chrono_tz::Tz;
+use rustc_hash::FxHashMap;
 
-use crate::streams::time_type;
+pub(crate) use self::node::WindowNode;
+pub(crate) use self::planning::WindowPlanner;
+use crate::civil_time::{OpeningHours, day_around};
 
 /// The column that tells a window's beginning.
 pub const WINDOW_START: &str = "window_start";
 /// The column that tells a window's end, which is not part of it.
 pub const WINDOW_END: &str = "window_end";
-/// More windows than this on one row are refused: each would be a row of its own.
-const MAX_WINDOWS_PER_ROW: i64 = 10_000;
+/// The column that tells whether a window's row is the last that will be said of it.
+pub const FINAL: &str = "final";
+/// The column that tells whether a window's row takes the place of one said before.
+pub const AMENDED: &str = "amended";
+/// The columns that a window adds to its input.
+pub(crate) const WINDOW_COLUMNS: [&str; 4] = [WINDOW_START, WINDOW_END, FINAL, AMENDED];
+
+/// How long the longest civil day is, microseconds: one on which the clocks go back.
+const LONGEST_DAY_US: i64 = 25 * 3_600_000_000;
 
 /// Windows of one size, a slide apart; a tumbling window's slide is its size. Microseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct WindowSpec {
+pub struct Hop {
     /// How long a window is.
     pub size_us: i64,
     /// How far apart windows begin.
     pub slide_us: i64,
+    /// How far their grid is moved from 1970, less than a slide.
+    pub offset_us: i64,
 }
 
-impl WindowSpec {
+impl Hop {
+    /// The beginning of the latest window that begins at `time` or before.
+    pub fn latest_start(self, time: i64) -> i64 {
+        self.on_grid(time, self.slide_us)
+    }
+
     /// The beginnings of the windows that hold `time`, latest first.
     pub fn starts(self, time: i64) -> impl Iterator<Item = i64> {
-        let latest = time.div_euclid(self.slide_us).saturating_mul(self.slide_us);
+        let latest = self.latest_start(time);
         (0..)
             .map(move |back| latest - back * self.slide_us)
             .take_while(move |start| *start > time - self.size_us)
+    }
+
+    /// The beginning of the first window that ends behind `time`.
+    pub fn first_start_ending_behind(self, time: i64) -> i64 {
+        self.latest_start(time.saturating_sub(self.size_us))
+            .saturating_add(self.slide_us)
     }
 
     /// Whether windows lie side by side, each row in exactly one.
@@ -61,339 +72,254 @@ impl WindowSpec {
         }
         a
     }
+
+    /// The pane that holds `time`.
+    pub(crate) fn pane(self, time: i64) -> Span {
+        let pane_us = self.pane_us();
+        Span::from(self.on_grid(time, pane_us), pane_us)
+    }
+
+    /// The window that begins at `start`.
+    pub(crate) fn span(self, start: i64) -> Span {
+        Span::from(start, self.size_us)
+    }
+
+    fn on_grid(self, time: i64, width_us: i64) -> i64 {
+        time.saturating_sub(self.offset_us)
+            .div_euclid(width_us)
+            .saturating_mul(width_us)
+            .saturating_add(self.offset_us)
+    }
+}
+
+/// Sessions: rows of one key less than `gap_us` apart. Microseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Gap {
+    /// How long without a row ends a session.
+    pub gap_us: i64,
+    /// A session that lasts so long is cut, at multiples of this since 1970.
+    pub max_us: i64,
+}
+
+/// What windows a query has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum WindowSpec {
+    /// `TUMBLE` and `HOP`.
+    Hop(Hop),
+    /// `SESSION`.
+    Session(Gap),
+    /// `DAY`: the civil days of a time zone.
+    Day(Tz),
+    /// `OPENING`: from opening to closing of each row's site.
+    Opening,
+}
+
+impl PartialOrd for WindowSpec {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        self.to_string().partial_cmp(&other.to_string())
+    }
+}
+
+fn shown(us: i64) -> impl fmt::Display {
+    humantime::format_duration(std::time::Duration::from_micros(us.unsigned_abs()))
 }
 
 impl fmt::Display for WindowSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let shown = |us: i64| humantime::format_duration(std::time::Duration::from_micros(us.unsigned_abs()));
-        if self.is_tumbling() {
-            write!(f, "TUMBLE {}", shown(self.size_us))
-        } else {
-            write!(f, "HOP every {} over {}", shown(self.slide_us), shown(self.size_us))
+        match self {
+            Self::Hop(hop) => {
+                if hop.is_tumbling() {
+                    write!(f, "TUMBLE {}", shown(hop.size_us))?;
+                } else {
+                    write!(f, "HOP every {} over {}", shown(hop.slide_us), shown(hop.size_us))?;
+                }
+                match hop.offset_us {
+                    0 => Ok(()),
+                    offset => write!(f, " from {}", shown(offset)),
+                }
+            }
+            Self::Session(gap) => write!(f, "SESSION gap {}, at most {}", shown(gap.gap_us), shown(gap.max_us)),
+            Self::Day(zone) => write!(f, "DAY in {zone}"),
+            Self::Opening => write!(f, "OPENING hours of the site"),
         }
     }
 }
 
-/// The logical node: its input with `window_start` and `window_end` added, a row for each window it lies in.
-#[derive(Debug, Clone)]
-pub(crate) struct WindowNode {
-    pub(crate) input: Arc<LogicalPlan>,
-    pub(crate) time: Expr,
-    pub(crate) spec: WindowSpec,
-    schema: DFSchemaRef,
+/// A window as it lies in time, microseconds. The end is not part of it and is compared first: a map of spans stands in
+/// the order in which windows end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Span {
+    pub(crate) end: i64,
+    pub(crate) start: i64,
 }
 
-impl WindowNode {
-    pub(crate) fn try_new(input: LogicalPlan, time: Expr, spec: WindowSpec) -> Result<Self> {
-        let mut fields: Vec<_> = input
-            .schema()
-            .iter()
-            .map(|(qualifier, field)| (qualifier.cloned(), Arc::clone(field)))
-            .collect();
-        let qualifier = fields.first().and_then(|(qualifier, _)| qualifier.clone());
-        for name in [WINDOW_START, WINDOW_END] {
-            if fields.iter().any(|(_, field)| field.name() == name) {
-                return plan_err!("the input of a window has a column '{name}' already; rename it with AS");
-            }
-            fields.push((qualifier.clone(), Arc::new(Field::new(name, time_type(), false))));
+impl Span {
+    /// The endless window of a running aggregate.
+    pub(crate) const ENDLESS: Self = Self {
+        end: i64::MAX,
+        start: 0,
+    };
+
+    /// From `start` on, so long.
+    pub(crate) fn from(start: i64, length_us: i64) -> Self {
+        Self {
+            end: start.saturating_add(length_us),
+            start,
         }
-        let schema = Arc::new(DFSchema::new_with_metadata(fields, input.schema().metadata().clone())?);
-        Ok(Self {
-            input: Arc::new(input),
-            time,
-            spec,
-            schema,
+    }
+
+    fn holds(self, time: i64) -> bool {
+        self.start <= time && time < self.end
+    }
+}
+
+/// Tells in which windows a time lies, where they do not depend on other rows.
+pub(crate) enum Assigner {
+    /// `TUMBLE` and `HOP`.
+    Hop(Hop),
+    /// `DAY`, with the day that was looked at last: most rows are of the same.
+    Day(Tz, Cell<Span>),
+    /// `OPENING`, with the interval that was looked at last for each site.
+    Opening(Arc<dyn OpeningHours>, RefCell<FxHashMap<Box<str>, Span>>),
+}
+
+impl Assigner {
+    /// Of a kind of window; `None` for sessions, which depend on the rows.
+    pub(crate) fn of(spec: WindowSpec, opening: &Arc<dyn OpeningHours>) -> Option<Self> {
+        Some(match spec {
+            WindowSpec::Hop(hop) => Self::Hop(hop),
+            WindowSpec::Day(zone) => Self::Day(zone, Cell::new(Span { end: 0, start: 0 })),
+            WindowSpec::Opening => Self::Opening(Arc::clone(opening), RefCell::default()),
+            WindowSpec::Session(_) => return None,
         })
     }
-}
 
-impl PartialEq for WindowNode {
-    fn eq(&self, other: &Self) -> bool {
-        self.input == other.input && self.time == other.time && self.spec == other.spec
-    }
-}
-impl Eq for WindowNode {}
-impl Hash for WindowNode {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.input.hash(state);
-        self.time.hash(state);
-        self.spec.hash(state);
-    }
-}
-impl PartialOrd for WindowNode {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        self.spec.partial_cmp(&other.spec)
-    }
-}
-
-impl UserDefinedLogicalNodeCore for WindowNode {
-    fn name(&self) -> &str {
-        "Window"
-    }
-    fn inputs(&self) -> Vec<&LogicalPlan> {
-        vec![&self.input]
-    }
-    fn schema(&self) -> &DFSchemaRef {
-        &self.schema
-    }
-    fn expressions(&self) -> Vec<Expr> {
-        vec![self.time.clone()]
-    }
-    fn prevent_predicate_push_down_columns(&self) -> HashSet<String> {
-        // Everything but the window's own columns may be filtered before rows are put into windows.
-        HashSet::from([WINDOW_START.to_owned(), WINDOW_END.to_owned()])
-    }
-    fn fmt_for_explain(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Window: {} on {}", self.spec, self.time)
-    }
-    fn with_exprs_and_inputs(&self, mut exprs: Vec<Expr>, mut inputs: Vec<LogicalPlan>) -> Result<Self> {
-        Self::try_new(inputs.swap_remove(0), exprs.swap_remove(0), self.spec)
-    }
-}
-
-/// Which row goes into which window: indices of rows (repeated), and the windows' beginnings and ends beside them.
-pub(crate) fn expand(times: &[i64], spec: WindowSpec) -> (UInt32Array, ArrayRef, ArrayRef) {
-    let (mut rows, mut starts) = (Vec::with_capacity(times.len()), Vec::with_capacity(times.len()));
-    for (row, time) in (0u32..).zip(times) {
-        for start in spec.starts(*time) {
-            rows.push(row);
-            starts.push(start);
+    /// The hopping windows, where they are those.
+    pub(crate) fn hop(&self) -> Option<Hop> {
+        match self {
+            Self::Hop(hop) => Some(*hop),
+            _ => None,
         }
     }
-    let ends: Vec<i64> = starts.iter().map(|start| start + spec.size_us).collect();
-    (
-        UInt32Array::from(rows),
-        Arc::new(TimestampMicrosecondArray::from(starts)),
-        Arc::new(TimestampMicrosecondArray::from(ends)),
-    )
-}
 
-/// Reads `TUMBLE(…)` and `HOP(…)`, and both within `TABLE(…)`, where a table may stand in FROM.
-#[derive(Debug)]
-pub(crate) struct WindowPlanner {
-    /// All relations by name: a name that stands only inside a window call is not resolved by the session.
-    pub(crate) tables: Arc<BTreeMap<String, Arc<dyn TableProvider>>>,
-}
-
-impl RelationPlanner for WindowPlanner {
-    fn plan_relation(
-        &self,
-        relation: TableFactor,
-        context: &mut dyn RelationPlannerContext,
-    ) -> Result<RelationPlanning> {
-        match call(&relation) {
-            Some((name, arguments, alias)) => plan_window(&self.tables, &name, arguments, alias, context),
-            None => Ok(RelationPlanning::Original(Box::new(relation))),
-        }
-    }
-}
-
-/// A window call in FROM: its name in capitals, its arguments, its alias.
-fn call(relation: &TableFactor) -> Option<(String, Vec<FunctionArg>, Option<TableAlias>)> {
-    let (name, arguments, alias) = match relation {
-        TableFactor::Table {
-            name,
-            args: Some(args),
-            alias,
-            ..
-        } => (name, args.args.clone(), alias),
-        TableFactor::Function { name, args, alias, .. } => (name, args.clone(), alias),
-        TableFactor::TableFunction {
-            expr: SqlExpr::Function(function),
-            alias,
-        } => {
-            let FunctionArguments::List(list) = &function.args else {
-                return None;
-            };
-            (&function.name, list.args.clone(), alias)
-        }
-        _ => return None,
-    };
-    let name = name.to_string().to_uppercase();
-    matches!(name.as_str(), "TUMBLE" | "HOP" | "SESSION").then(|| (name, arguments, alias.clone()))
-}
-
-fn argument(argument: &FunctionArg) -> Option<&SqlExpr> {
-    match argument {
-        FunctionArg::Unnamed(FunctionArgExpr::Expr(expr))
-        | FunctionArg::Named {
-            arg: FunctionArgExpr::Expr(expr),
-            ..
-        }
-        | FunctionArg::ExprNamed {
-            arg: FunctionArgExpr::Expr(expr),
-            ..
-        } => Some(expr),
-        _ => None,
-    }
-}
-
-fn plan_window(
-    tables: &BTreeMap<String, Arc<dyn TableProvider>>,
-    name: &str,
-    arguments: Vec<FunctionArg>,
-    alias: Option<TableAlias>,
-    context: &mut dyn RelationPlannerContext,
-) -> Result<RelationPlanning> {
-    let form = match name {
-        "TUMBLE" => "TUMBLE(stream, time, size)",
-        "HOP" => "HOP(stream, time, slide, size)",
-        _ => return plan_err!("SESSION windows are not there yet; TUMBLE and HOP are"),
-    };
-    let arguments: Vec<SqlExpr> = arguments.iter().filter_map(argument).cloned().collect();
-    let wanted = if name == "TUMBLE" { 3 } else { 4 };
-    if arguments.len() != wanted {
-        return plan_err!("{name} has {} arguments; {form} was expected", arguments.len());
-    }
-    let input = plan_input(tables, &arguments[0], form, context)?;
-    let time_sql = match &arguments[1] {
-        // DESCRIPTOR(time) is the standard's way to name the column.
-        SqlExpr::Function(function) if function.name.to_string().eq_ignore_ascii_case("descriptor") => {
-            match &function.args {
-                FunctionArguments::List(list) => list.args.first().and_then(argument).cloned(),
-                _ => None,
-            }
-        }
-        other => Some(other.clone()),
-    };
-    let Some(time_sql) = time_sql else {
-        return plan_err!("DESCRIPTOR names one column; {form} was expected");
-    };
-    let time = context.sql_to_expr(time_sql, input.schema())?;
-    if !matches!(time, Expr::Column(_)) {
-        return plan_err!("'{time}' is no column; the second argument of {name} is the time column of the stream");
-    }
-    let data_type = time.get_type(input.schema().as_ref())?;
-    if data_type != time_type() {
-        return plan_err!("'{time}' is {data_type}, and windows need a time; {form} was expected");
-    }
-    let mut lengths = Vec::new();
-    for sql in &arguments[2..] {
-        let expr = context.sql_to_expr(sql.clone(), &DFSchema::empty())?;
-        lengths.push(interval_us(expr, form)?);
-    }
-    let spec = match lengths.as_slice() {
-        [size] => WindowSpec {
-            size_us: *size,
-            slide_us: *size,
-        },
-        [slide, size] => WindowSpec {
-            size_us: *size,
-            slide_us: *slide,
-        },
-        _ => return plan_err!("{form} was expected"),
-    };
-    if spec.size_us / spec.slide_us > MAX_WINDOWS_PER_ROW {
-        return plan_err!(
-            "each row would lie in {} windows; at most {MAX_WINDOWS_PER_ROW} are kept: make the slide longer",
-            spec.size_us / spec.slide_us
-        );
-    }
-    let plan = LogicalPlan::Extension(Extension {
-        node: Arc::new(WindowNode::try_new(input, time, spec)?),
-    });
-    Ok(RelationPlanning::Planned(Box::new(PlannedRelation::new(plan, alias))))
-}
-
-fn plan_input(
-    tables: &BTreeMap<String, Arc<dyn TableProvider>>,
-    sql: &SqlExpr,
-    form: &str,
-    context: &mut dyn RelationPlannerContext,
-) -> Result<LogicalPlan> {
-    let table = |name: ObjectName| TableFactor::Table {
-        name,
-        alias: None,
-        args: None,
-        with_hints: vec![],
-        version: None,
-        with_ordinality: false,
-        partitions: vec![],
-        json_path: None,
-        sample: None,
-        index_hints: vec![],
-    };
-    match sql {
-        SqlExpr::Identifier(ident) => {
-            let name = context.normalize_ident(ident.clone());
-            match tables.get(&name) {
-                Some(provider) => {
-                    LogicalPlanBuilder::scan(name, provider_as_source(Arc::clone(provider)), None)?.build()
+    /// Calls `each` with the windows that hold `time`, the earliest first. `site` is looked at by `OPENING` alone.
+    pub(crate) fn each(&self, time: i64, site: Option<&str>, mut each: impl FnMut(Span)) {
+        match self {
+            Self::Hop(hop) => {
+                let latest = hop.latest_start(time);
+                // As many slides back as still hold the time; none where the slide leaves gaps.
+                let reach = hop.size_us - 1 - (time - latest);
+                if reach >= 0 {
+                    for back in (0..=reach / hop.slide_us).rev() {
+                        each(hop.span(latest - back * hop.slide_us));
+                    }
                 }
-                // Not a relation: the name of a WITH clause, or a mistake that the session words well.
-                None => context.plan(table(ObjectName::from(vec![ident.clone()]))),
+            }
+            Self::Day(zone, last) => {
+                if !last.get().holds(time) {
+                    let (start, end) = day_around(*zone, time);
+                    last.set(Span { end, start });
+                }
+                each(last.get());
+            }
+            Self::Opening(hours, last) => {
+                let Some(site) = site else { return };
+                let known = last.borrow().get(site).copied().filter(|span| span.holds(time));
+                let span = known.or_else(|| {
+                    let (start, end) = hours.interval(site, time)?;
+                    let span = Span { end, start };
+                    last.borrow_mut().insert(site.into(), span);
+                    Some(span)
+                });
+                if let Some(span) = span {
+                    each(span);
+                }
             }
         }
-        SqlExpr::CompoundIdentifier(parts) => context.plan(table(ObjectName::from(parts.clone()))),
-        SqlExpr::Subquery(query) => context.plan(TableFactor::Derived {
-            lateral: false,
-            subquery: query.clone(),
-            alias: None,
-            sample: None,
-        }),
-        other => plan_err!("'{other}' is no stream; {form} was expected"),
     }
-}
 
-fn interval_us(expr: Expr, form: &str) -> Result<i64> {
-    let shown = expr.to_string();
-    let literal = if matches!(expr, Expr::Literal(..)) || expr.exists(|e| Ok(matches!(e, Expr::Column(_))))? {
-        expr
-    } else {
-        ExprSimplifier::new(SimplifyContext::default()).simplify(expr)?
-    };
-    let us = match literal {
-        Expr::Literal(ScalarValue::IntervalMonthDayNano(Some(interval)), _) => {
-            if interval.months != 0 {
-                return plan_err!("{shown}: a month has no fixed length; say it in days or hours");
-            }
-            i64::from(interval.days) * 86_400_000_000 + interval.nanoseconds / 1_000
+    /// The first end of any window, there or not, behind a time.
+    pub(crate) fn next_end(&self, after: i64) -> i64 {
+        match self {
+            Self::Hop(hop) => hop.first_start_ending_behind(after).saturating_add(hop.size_us),
+            Self::Day(zone, _) => day_around(*zone, after).1,
+            Self::Opening(hours, _) => hours.next_end(after),
         }
-        Expr::Literal(ScalarValue::IntervalDayTime(Some(interval)), _) => {
-            i64::from(interval.days) * 86_400_000_000 + i64::from(interval.milliseconds) * 1_000
-        }
-        _ => return plan_err!("{shown} is no length of time such as INTERVAL '10 seconds'; {form} was expected"),
-    };
-    // A century bounds what arithmetic on event times may meet.
-    if us <= 0 || us > 100 * 366 * 86_400_000_000 {
-        return plan_err!("{shown}: a window's length is more than nothing and at most a hundred years");
     }
-    Ok(us)
+
+    /// How long the longest window is, microseconds.
+    pub(crate) fn longest_us(&self) -> i64 {
+        match self {
+            Self::Hop(hop) => hop.size_us,
+            Self::Day(..) => LONGEST_DAY_US,
+            Self::Opening(hours, _) => hours.longest_us(),
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::WindowSpec;
+    use super::{Assigner, Hop, Span};
+
+    fn hop(size_us: i64, slide_us: i64, offset_us: i64) -> Hop {
+        Hop {
+            size_us,
+            slide_us,
+            offset_us,
+        }
+    }
 
     #[test]
     fn a_time_lies_in_each_window_that_covers_it_and_in_no_other() {
-        let spec = WindowSpec {
-            size_us: 60,
-            slide_us: 10,
-        };
-        assert_eq!(spec.starts(59).collect::<Vec<_>>(), vec![50, 40, 30, 20, 10, 0]);
-        assert_eq!(spec.starts(60).collect::<Vec<_>>(), vec![60, 50, 40, 30, 20, 10]);
-        assert_eq!(spec.starts(-1).collect::<Vec<_>>(), vec![-10, -20, -30, -40, -50, -60]);
+        let hop = hop(60, 10, 0);
+        assert_eq!(hop.starts(59).collect::<Vec<_>>(), vec![50, 40, 30, 20, 10, 0]);
+        assert_eq!(hop.starts(60).collect::<Vec<_>>(), vec![60, 50, 40, 30, 20, 10]);
+        assert_eq!(hop.starts(-1).collect::<Vec<_>>(), vec![-10, -20, -30, -40, -50, -60]);
     }
 
     #[test]
     fn a_slide_longer_than_the_size_leaves_gaps() {
-        let spec = WindowSpec {
-            size_us: 10,
-            slide_us: 60,
-        };
-        assert_eq!(spec.starts(5).collect::<Vec<_>>(), vec![0]);
-        assert_eq!(spec.starts(10).collect::<Vec<_>>(), Vec::<i64>::new());
+        let hop = hop(10, 60, 0);
+        assert_eq!(hop.starts(5).collect::<Vec<_>>(), vec![0]);
+        assert_eq!(hop.starts(10).collect::<Vec<_>>(), Vec::<i64>::new());
     }
 
     #[test]
     fn a_size_need_not_be_a_multiple_of_the_slide() {
-        let spec = WindowSpec {
-            size_us: 25,
-            slide_us: 10,
-        };
-        assert_eq!(spec.starts(24).collect::<Vec<_>>(), vec![20, 10, 0]);
-        assert_eq!(spec.starts(25).collect::<Vec<_>>(), vec![20, 10]);
-        assert_eq!(spec.pane_us(), 5);
+        let hop = hop(25, 10, 0);
+        assert_eq!(hop.starts(24).collect::<Vec<_>>(), vec![20, 10, 0]);
+        assert_eq!(hop.starts(25).collect::<Vec<_>>(), vec![20, 10]);
+        assert_eq!(hop.pane_us(), 5);
+    }
+
+    #[test]
+    fn an_offset_moves_windows_and_panes() {
+        let hop = hop(25, 10, 3);
+        assert_eq!(hop.starts(24).collect::<Vec<_>>(), vec![23, 13, 3]);
+        assert_eq!(hop.pane(24), Span { end: 28, start: 23 });
+        assert_eq!(hop.first_start_ending_behind(27), 3);
+        assert_eq!(hop.first_start_ending_behind(28), 13);
+    }
+
+    #[test]
+    fn windows_are_assigned_as_they_begin_and_each_end_is_known_before() {
+        for hop in [hop(60, 10, 0), hop(25, 10, 3), hop(10, 60, 7), hop(10, 10, 9)] {
+            let assigner = Assigner::Hop(hop);
+            for time in -200..200 {
+                let mut spans = Vec::new();
+                assigner.each(time, None, |span| spans.push(span));
+                let mut starts: Vec<i64> = hop.starts(time).collect();
+                starts.reverse();
+                assert_eq!(
+                    spans,
+                    starts.into_iter().map(|start| hop.span(start)).collect::<Vec<_>>()
+                );
+                let next = assigner.next_end(time);
+                let ends: Vec<i64> = (-400..400)
+                    .map(|index| hop.offset_us + index * hop.slide_us + hop.size_us)
+                    .collect();
+                assert_eq!(ends.into_iter().find(|end| *end > time), Some(next));
+            }
+        }
     }
 }

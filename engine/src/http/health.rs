@@ -7,6 +7,9 @@ use axum::extract::{Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use serde::{Deserialize, Serialize};
+use usher_queries::cost::Counters;
+use usher_queries::query::Query as RunningQuery;
+use usher_queries::query_set::QuerySet;
 use usher_queries::rows::time_to_text;
 
 use crate::http::paging::{Page, Paging};
@@ -86,6 +89,9 @@ pub struct Status {
     pub outbox: usize,
     /// Running queries.
     pub queries: usize,
+    /// What each of them does, for metrics.
+    #[serde(skip)]
+    pub query_figures: Vec<QueryFigures>,
     /// Queries that stopped.
     pub broken_queries: Vec<BrokenQuery>,
     /// Devices heard of.
@@ -177,6 +183,9 @@ fn publish(status: &Status) {
         }
         ::metrics::counter!("usher_stage_count", "stage" => *stage).absolute(percentiles.count);
     }
+    for figures in &status.query_figures {
+        figures.publish();
+    }
     for source in &status.sources {
         let name = source.name.clone();
         ::metrics::counter!("usher_source_received_total", "source" => name.clone()).absolute(source.received);
@@ -191,6 +200,50 @@ pub(super) async fn status(State(shared): State<Arc<Shared>>) -> Result<Json<Sta
     Ok(Json(status_of(&shared).await?))
 }
 
+/// What one query does and keeps.
+#[derive(Debug, Clone)]
+pub struct QueryFigures {
+    name: String,
+    counters: Counters,
+    bytes: usize,
+    lag_s: Option<f64>,
+}
+
+impl QueryFigures {
+    fn of(queries: &QuerySet, clock_us: Option<i64>, query: &RunningQuery) -> Self {
+        let lag_us = clock_us
+            .zip(queries.watermark_of(query.name()))
+            .map(|(clock, watermark)| clock.saturating_sub(watermark));
+        Self {
+            name: query.name().to_string(),
+            counters: query.counters(),
+            bytes: query.footprint().bytes,
+            lag_s: lag_us.map(|lag| lag as f64 / 1e6),
+        }
+    }
+
+    fn publish(&self) {
+        let totals = [
+            ("usher_query_rows_in_total", self.counters.rows_in),
+            ("usher_query_rows_out_total", self.counters.rows_out),
+            ("usher_query_rows_late_total", self.counters.late_rows),
+            ("usher_query_rows_amended_total", self.counters.amended_rows),
+            ("usher_query_evaluations_total", self.counters.evaluations),
+        ];
+        for (name, value) in totals {
+            ::metrics::counter!(name, "query" => self.name.clone()).absolute(value);
+        }
+        ::metrics::gauge!("usher_query_state_bytes", "query" => self.name.clone()).set(self.bytes as f64);
+        if let Some(lag_s) = self.lag_s {
+            ::metrics::gauge!("usher_query_watermark_lag_seconds", "query" => self.name.clone()).set(lag_s);
+        }
+        for (quantile, micros) in [("0.5", self.counters.p50_us), ("0.99", self.counters.p99_us)] {
+            ::metrics::gauge!("usher_query_seconds", "query" => self.name.clone(), "quantile" => quantile)
+                .set(micros / 1e6);
+        }
+    }
+}
+
 /// What the pipeline itself knows of how it is.
 struct Inner {
     now: Option<i64>,
@@ -198,7 +251,7 @@ struct Inner {
     watermark: i64,
     held_by: Option<String>,
     counts: Counts,
-    queries: usize,
+    queries: Vec<QueryFigures>,
     broken: Vec<BrokenQuery>,
     devices: usize,
     silent: usize,
@@ -221,7 +274,10 @@ fn inner(pipeline: &mut Pipeline) -> Inner {
         watermark: perception.watermark(),
         held_by: perception.holder().and_then(|holder| perception.devices.path(holder)),
         counts: pipeline.counts,
-        queries: queries.len(),
+        queries: queries
+            .iter()
+            .map(|query| QueryFigures::of(&perception.queries, perception.clock_us(), query))
+            .collect(),
         broken: queries
             .iter()
             .filter_map(|query| {
@@ -286,7 +342,8 @@ pub(crate) async fn status_of(shared: &Shared) -> Result<Status, Problem> {
         log_next: next,
         log_not_durable: next.saturating_sub(durable),
         outbox: shared.outbox.len(),
-        queries: inner.queries,
+        queries: inner.queries.len(),
+        query_figures: inner.queries,
         broken_queries: inner.broken,
         devices: inner.devices,
         devices_silent: inner.silent,

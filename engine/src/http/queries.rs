@@ -1,5 +1,6 @@
 //! Queries over HTTP: what runs, what a new one would say, adding and removing while running, and bounded questions.
 
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use axum::Json;
@@ -8,9 +9,13 @@ use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use usher_queries::bounded;
-use usher_queries::query::{Counters, Query as RunningQuery};
+use usher_queries::cost::Counters;
+use usher_queries::error::QueryError;
+use usher_queries::query::Query as RunningQuery;
+use usher_queries::query_set::{QuerySet, Restored};
 use usher_queries::rows::{batch_to_json, time_to_text};
 use usher_queries::statement::{Statement, StatementKind, parse_statements};
+use usher_queries::watermark::WatermarkOptions;
 
 use crate::event::{Event, Kind};
 use crate::http::paging::{Page, Paging};
@@ -22,6 +27,8 @@ use crate::tables::{RECENT_EVENTS, mentions_streams, recent_events, standing, st
 const ROWS_MAX: usize = 10_000;
 /// Rows of a trial answered when nobody says.
 const TRIAL_ROWS: usize = 100;
+/// Hours of event time that a trial goes back when nobody says.
+const TRIAL_HOURS: f64 = 24.0;
 
 /// A running query.
 #[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
@@ -42,11 +49,22 @@ pub(super) struct QueryView {
     pub windows: usize,
     /// Bytes it keeps, estimated from above.
     pub bytes: usize,
+    /// Bytes it may keep; beyond them it is stopped.
+    pub memory: usize,
+    /// Queries and alerts that read it.
+    pub read_by: Vec<String>,
+    /// The watermark it has reached, RFC 3339.
+    pub watermark: Option<String>,
+    /// How far its watermark is behind the newest event, seconds of event time.
+    pub lag_s: Option<f64>,
     /// What it has done.
     #[schema(value_type = Object)]
     pub counters: Counters,
     /// Microseconds an evaluation took on average.
     pub cost_us: Option<f64>,
+    /// Why it may never speak, or keep more and more.
+    #[schema(value_type = Vec<Object>)]
+    pub warnings: Vec<QueryError>,
     /// Why it has stopped, if it has.
     pub broken: Option<String>,
 }
@@ -63,8 +81,37 @@ pub(super) struct Explained {
     pub plan: String,
     /// The operators that run, the last one first.
     pub operators: Vec<String>,
-    /// The watermark it has reached, RFC 3339.
-    pub watermark: Option<String>,
+    /// When it speaks: `close`, `update`, or every so often.
+    pub emit: String,
+    /// How late a row may be and still count, seconds.
+    pub lateness_s: f64,
+}
+
+/// What a draft says of the recent log, beside what the running query of its name says of it.
+#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
+pub(super) struct Trial {
+    /// The draft's rows; for an alert each tells whether it would `raise`.
+    #[serde(flatten)]
+    pub draft: Rows,
+    /// The running query's rows over the same events; nothing when none of that name runs.
+    pub live: Option<Rows>,
+    /// How the two differ.
+    pub difference: Option<Difference>,
+    /// From which event time on, RFC 3339.
+    pub from: Option<String>,
+    /// Up to which.
+    pub to: Option<String>,
+}
+
+/// How many rows two queries have in common, each counted as often as it was said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+pub(super) struct Difference {
+    /// Said by both.
+    pub same: usize,
+    /// Said by the draft alone.
+    pub only_draft: usize,
+    /// Said by the running query alone.
+    pub only_live: usize,
 }
 
 /// SQL to look at.
@@ -75,6 +122,9 @@ pub(super) struct Sql {
     /// Rows at most.
     #[serde(default)]
     limit: Option<usize>,
+    /// For a trial: how many hours of event time back from the newest event.
+    #[serde(default)]
+    hours: Option<f64>,
 }
 
 /// What a statement would be.
@@ -95,6 +145,9 @@ pub(super) struct Planned {
     pub columns: Vec<String>,
     /// The operators it would run.
     pub operators: Vec<String>,
+    /// Why it may never speak, or keep more and more.
+    #[schema(value_type = Vec<Object>)]
+    pub warnings: Vec<QueryError>,
 }
 
 /// Rows of an answer.
@@ -111,9 +164,18 @@ pub(super) struct Rows {
     pub events: usize,
 }
 
-fn view(query: &RunningQuery) -> QueryView {
+impl Rows {
+    /// At most so many rows.
+    fn cut(mut self, limit: usize) -> Self {
+        self.rows.truncate(limit);
+        self
+    }
+}
+
+fn view(queries: &QuerySet, clock_us: Option<i64>, query: &RunningQuery) -> QueryView {
     let footprint = query.footprint();
     let counters = query.counters();
+    let watermark = queries.watermark_of(query.name());
     QueryView {
         name: query.name().to_string(),
         kind: kind_of(query.statement()),
@@ -127,9 +189,19 @@ fn view(query: &RunningQuery) -> QueryView {
         keys: footprint.keys,
         windows: footprint.windows,
         bytes: footprint.bytes,
+        memory: query.memory(),
+        read_by: queries
+            .readers(query.name())
+            .map(|reader| reader.name().to_string())
+            .collect(),
+        watermark: watermark.map(time_to_text),
+        lag_s: clock_us
+            .zip(watermark)
+            .map(|(clock, watermark)| clock.saturating_sub(watermark) as f64 / 1e6),
         cost_us: (counters.evaluations > 0)
             .then(|| (counters.busy_ns as f64 / counters.evaluations as f64 / 10.0).round() / 100.0),
         counters,
+        warnings: query.warnings().to_vec(),
         broken: query.broken().map(str::to_owned),
     }
 }
@@ -158,13 +230,9 @@ pub(super) async fn list(
     let queries = shared
         .asker
         .ask(|pipeline| {
-            pipeline
-                .perception
-                .queries
-                .queries()
-                .iter()
-                .map(view)
-                .collect::<Vec<_>>()
+            let (queries, clock_us) = (&pipeline.perception.queries, pipeline.perception.clock_us());
+            let views = queries.queries().iter().map(|query| view(queries, clock_us, query));
+            views.collect::<Vec<_>>()
         })
         .await?;
     Ok(Json(paging.cut(queries, |query| query.name.clone())))
@@ -181,13 +249,14 @@ pub(super) async fn explain(
     let explained = shared
         .asker
         .ask(move |pipeline| {
-            let queries = &pipeline.perception.queries;
+            let (queries, clock_us) = (&pipeline.perception.queries, pipeline.perception.clock_us());
             queries.get(&wanted).map(|query| Explained {
-                query: view(query),
+                query: view(queries, clock_us, query),
                 sql: query.statement().sql.clone(),
                 plan: query.plan_text().to_owned(),
                 operators: query.operators(),
-                watermark: queries.watermark().map(time_to_text),
+                emit: query.emit().to_string(),
+                lateness_s: query.lateness_us() as f64 / 1e6,
             })
         })
         .await?;
@@ -214,9 +283,10 @@ pub(super) async fn check(State(shared): State<Arc<Shared>>, Json(body): Json<Sq
                         kind: kind_of(query.statement()),
                         columns: columns_of(&query),
                         operators: query.operators(),
+                        warnings: query.warnings().to_vec(),
                     })
                 })
-                .collect::<Result<Vec<_>, usher_queries::error::QueryError>>()
+                .collect::<Result<Vec<_>, QueryError>>()
         })
         .await??;
     Ok(Json(Checked { statements: planned }))
@@ -227,10 +297,11 @@ fn nothing() -> Problem {
         .right("CREATE QUERY name AS SELECT … or CREATE ALERT name WITH (…) AS SELECT … would be right")
 }
 
-/// Runs a statement over the recent log and answers with what it would have said.
+/// Runs a draft over the recent log and answers with what it would have said, beside what the running query of its name
+/// says of the same events.
 #[utoipa::path(post, path = "/api/v1/queries/trial", request_body = Sql,
-    responses((status = 200, body = Rows), (status = 422, body = Problem)))]
-pub(super) async fn trial(State(shared): State<Arc<Shared>>, Json(body): Json<Sql>) -> Result<Json<Rows>, Problem> {
+    responses((status = 200, body = Trial), (status = 422, body = Problem)))]
+pub(super) async fn trial(State(shared): State<Arc<Shared>>, Json(body): Json<Sql>) -> Result<Json<Trial>, Problem> {
     let mut statements = parse_statements(&body.sql)?;
     let (Some(statement), true) = (statements.pop(), statements.is_empty()) else {
         return Err(
@@ -239,73 +310,109 @@ pub(super) async fn trial(State(shared): State<Arc<Shared>>, Json(body): Json<Sq
         );
     };
     let limit = body.limit.unwrap_or(TRIAL_ROWS).min(ROWS_MAX);
-    let watermark = shared
+    let hours = body.hours.unwrap_or(TRIAL_HOURS);
+    let name = statement.name.clone();
+    let (watermark, live) = shared
         .asker
-        .ask(|pipeline| pipeline.perception.watermark_options())
+        .ask(move |pipeline| {
+            let perception = &pipeline.perception;
+            let live = perception.queries.get(&name).map(|query| query.statement().clone());
+            (perception.watermark_options(), live)
+        })
         .await?;
     blocking(move || {
-        let name = statement.name.clone();
-        let mut queries = (shared.fresh_queries)();
-        if queries.get(&name).is_some() {
-            queries
-                .remove(&name)
-                .map_err(|reason| Problem::new(StatusCode::CONFLICT, reason))?;
+        let mut events = recent(&shared)?;
+        let newest = events.iter().map(|event| event.time_us).max();
+        if let Some(newest) = newest {
+            #[allow(clippy::cast_possible_truncation)] // saturates, which is meant
+            let from = newest.saturating_sub((hours * 3.6e9) as i64);
+            events.retain(|event| event.time_us >= from);
         }
-        queries.create(statement)?;
-        let events = recent(&shared)?;
-        let mut said = Vec::new();
-        let mut total = 0;
-        let mut observing = crate::perception::Observing::new(watermark);
-        for batch in events.chunks(4096) {
-            let mut outputs = Vec::new();
-            let observed = observe_all(&mut observing, batch);
-            for kind in Kind::ALL {
-                if queries.reads(kind.as_str())
-                    && let Some(rows) = crate::columns::rows_of(kind, &observed)
-                {
-                    queries.push(kind.as_str(), &rows, &mut outputs);
-                }
-            }
-            queries.advance(observing.watermark(), &mut outputs);
-            for output in outputs.iter().filter(|output| *output.query == *name) {
-                let rows = batch_to_json(&output.rows.flow().batch);
-                for (row, mut values) in rows.into_iter().enumerate() {
-                    if let Some(judgement) = &output.judgement {
-                        values.insert("raise".to_owned(), judgement.raise[row].into());
-                    }
-                    total += 1;
-                    if said.len() < limit {
-                        said.push(values);
-                    }
-                }
-            }
-        }
-        let broken = queries.get(&name).and_then(|query| query.broken().map(str::to_owned));
-        if let Some(reason) = broken {
-            return Err(Problem::new(
-                StatusCode::UNPROCESSABLE_ENTITY,
-                format!("it stopped: {reason}"),
-            ));
-        }
-        let columns = queries
-            .get(&name)
-            .map(|query| {
-                query
-                    .schema()
-                    .fields()
-                    .iter()
-                    .map(|field| field.name().clone())
-                    .collect()
-            })
-            .unwrap_or_default();
-        Ok(Rows {
-            columns,
-            rows: said,
-            total,
-            events: events.len(),
+        let oldest = events.iter().map(|event| event.time_us).min();
+        let draft = said_over(&shared, statement, &events, watermark)?;
+        let live = match live {
+            Some(statement) => Some(said_over(&shared, statement, &events, watermark)?),
+            None => None,
+        };
+        Ok(Trial {
+            difference: live.as_ref().map(|live| difference(&draft.rows, &live.rows)),
+            draft: draft.cut(limit),
+            live: live.map(|live| live.cut(limit)),
+            from: oldest.map(time_to_text),
+            to: newest.map(time_to_text),
         })
     })
     .await
+}
+
+/// All that a statement says of events, put into a fresh set of the configured queries.
+fn said_over(
+    shared: &Shared,
+    statement: Statement,
+    events: &[Event],
+    watermark: WatermarkOptions,
+) -> Result<Rows, Problem> {
+    let name = statement.name.clone();
+    let mut queries = (shared.fresh_queries)();
+    queries.put(statement)?;
+    let mut rows = Vec::new();
+    let mut observing = crate::perception::Observing::new(watermark);
+    for batch in events.chunks(4096) {
+        let mut outputs = Vec::new();
+        let observed = observe_all(&mut observing, batch);
+        for kind in Kind::ALL {
+            if queries.reads(kind.as_str())
+                && let Some(rows) = crate::columns::rows_of(kind, &observed)
+            {
+                queries.push(kind.as_str(), &rows, &mut outputs);
+            }
+        }
+        queries.advance(observing.watermark(), &mut outputs);
+        for output in outputs.iter().filter(|output| *output.query == *name) {
+            for (row, mut values) in batch_to_json(&output.rows.flow().batch).into_iter().enumerate() {
+                if let Some(judgement) = &output.judgement {
+                    values.insert("raise".to_owned(), judgement.raise[row].into());
+                }
+                rows.push(values);
+            }
+        }
+    }
+    let query = queries.get(&name).ok_or_else(|| Problem::not_found("query", &name))?;
+    if let Some(reason) = query.broken() {
+        return Err(Problem::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            format!("it stopped: {reason}"),
+        ));
+    }
+    let fields = query.schema().fields();
+    Ok(Rows {
+        columns: fields.iter().map(|field| field.name().clone()).collect(),
+        total: rows.len(),
+        rows,
+        events: events.len(),
+    })
+}
+
+/// Rows of two queries compared as they would be read.
+fn difference(draft: &[Map<String, Value>], live: &[Map<String, Value>]) -> Difference {
+    let mut left: HashMap<String, usize> = HashMap::new();
+    let text = |row: &Map<String, Value>| Value::Object(row.clone()).to_string();
+    for row in live {
+        *left.entry(text(row)).or_default() += 1;
+    }
+    let is_said_by_both = |row: &&Map<String, Value>| match left.get_mut(&text(row)) {
+        Some(count) if *count > 0 => {
+            *count -= 1;
+            true
+        }
+        _ => false,
+    };
+    let same = draft.iter().filter(is_said_by_both).count();
+    Difference {
+        same,
+        only_draft: draft.len() - same,
+        only_live: live.len() - same,
+    }
 }
 
 fn recent(shared: &Shared) -> Result<Vec<Event>, Problem> {
@@ -325,14 +432,26 @@ async fn blocking<T: Send + 'static>(
     }
 }
 
-/// Adds a query, or changes the one of that name, while everything runs. It is kept over restarts.
+/// A query that was added or changed.
+#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
+pub(super) struct Put {
+    /// The query.
+    #[serde(flatten)]
+    pub query: QueryView,
+    /// What became of what it kept before, and of what those keep that read it: `kept` or `reset`, by name.
+    #[schema(value_type = Object)]
+    pub state: BTreeMap<String, &'static str>,
+}
+
+/// Adds a query, or changes the one of that name, while everything runs; queries that read it go on. It is kept over
+/// restarts.
 #[utoipa::path(put, path = "/api/v1/queries/{name}", params(("name" = String, Path)), request_body = Sql,
-    responses((status = 200, body = QueryView), (status = 409, body = Problem), (status = 422, body = Problem)))]
+    responses((status = 200, body = Put), (status = 422, body = Problem)))]
 pub(super) async fn put(
     State(shared): State<Arc<Shared>>,
     Path(name): Path<String>,
     Json(body): Json<Sql>,
-) -> Result<Json<QueryView>, Problem> {
+) -> Result<Json<Put>, Problem> {
     let mut statements = parse_statements(&body.sql)?;
     let (Some(statement), true) = (statements.pop(), statements.is_empty()) else {
         return Err(nothing());
@@ -347,25 +466,24 @@ pub(super) async fn put(
         )
         .right("the same name twice would be right"));
     }
-    let view = shared
+    let put = shared
         .asker
         .ask(move |pipeline| {
-            let queries = &mut pipeline.perception.queries;
-            queries.check_replacing(statement.clone())?;
-            if queries.get(&statement.name).is_some() {
-                queries
-                    .remove(&statement.name)
-                    .map_err(|reason| Problem::new(StatusCode::CONFLICT, reason))?;
-            }
             let name = statement.name.clone();
-            queries.create(statement)?;
-            let view = queries.get(&name).map(view);
+            let outcomes = pipeline.perception.queries.put(statement)?;
             pipeline.learn_rules();
-            view.ok_or_else(|| Problem::not_found("query", &name))
+            let (queries, clock_us) = (&pipeline.perception.queries, pipeline.perception.clock_us());
+            let view = queries.get(&name).map(|query| view(queries, clock_us, query));
+            let word = |outcome: &Restored| if *outcome == Restored::Kept { "kept" } else { "reset" };
+            let state = outcomes.iter().map(|(name, outcome)| (name.clone(), word(outcome)));
+            Ok::<_, Problem>(Put {
+                query: view.ok_or_else(|| Problem::not_found("query", &name))?,
+                state: state.collect(),
+            })
         })
         .await??;
     keep(&shared, &name, Some(&body.sql)).await?;
-    Ok(Json(view))
+    Ok(Json(put))
 }
 
 /// Removes a query while everything runs.
@@ -413,9 +531,12 @@ async fn keep(shared: &Shared, name: &str, sql: Option<&str>) -> Result<(), Prob
     responses((status = 200, body = Rows), (status = 422, body = Problem)))]
 pub(super) async fn ask(State(shared): State<Arc<Shared>>, Json(body): Json<Sql>) -> Result<Json<Rows>, Problem> {
     let sql = body.sql.clone();
-    let mut tables = shared
+    let (mut tables, opening) = shared
         .asker
-        .ask(move |pipeline| standing(&mut pipeline.perception, &sql))
+        .ask(move |pipeline| {
+            let opening = Arc::clone(pipeline.perception.queries.catalog().opening_hours());
+            (standing(&mut pipeline.perception, &sql), opening)
+        })
         .await?;
     let mut gone_through = 0;
     if mentions_streams(&body.sql) {
@@ -433,7 +554,7 @@ pub(super) async fn ask(State(shared): State<Arc<Shared>>, Json(body): Json<Sql>
     } else {
         tables.extend(streams_of(&[]));
     }
-    let (schema, batches) = bounded::run(&body.sql, &tables).await?;
+    let (schema, batches) = bounded::run_with(&body.sql, &tables, &opening).await?;
     let total = batches.iter().map(|batch| batch.num_rows()).sum();
     let limit = body.limit.unwrap_or(ROWS_MAX).min(ROWS_MAX);
     Ok(Json(Rows {

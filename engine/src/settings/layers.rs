@@ -291,6 +291,7 @@ impl<'t> Layers<'t> {
                 batch: self.one("intake.batch", count(1..=1 << 24)),
                 recent_ids: self.one("intake.recent_ids", count(0..=usize::MAX)),
             },
+            query_memory: self.one("queries.memory", size(MIB..=1 << 50)) as usize,
             keep_cleared_alerts: self.one("alerts.keep_cleared", count(0..=usize::MAX)),
             engagement: EngagementSettings {
                 half_life: self.one("engagement.half_life", duration(60 * SECOND..=CENTURY)),

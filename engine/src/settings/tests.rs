@@ -60,6 +60,7 @@ fn the_commented_file_is_the_default() -> Outcome {
             recent_ids: 1_000_000
         }
     );
+    assert_eq!(settings.query_memory, 256 << 20);
     assert_eq!((settings.privacy_k, settings.keep_cleared_alerts), (5, 1000));
     let tier = |score| settings.engagement.tier(score);
     assert_eq!(

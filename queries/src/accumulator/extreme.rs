@@ -119,6 +119,12 @@ impl<T: ArrowPrimitiveType> GroupAccumulator for Extreme<T> {
         }
         Ok(())
     }
+    fn absorb(&mut self, into: Group, from: Group) -> Result<()> {
+        if let Some(value) = self.values[from as usize] {
+            self.offer(into as usize, value);
+        }
+        Ok(())
+    }
     fn evaluate(&mut self, groups: &[Group]) -> Result<ArrayRef> {
         let values: PrimitiveArray<T> = groups.iter().map(|group| self.values[*group as usize]).collect();
         Ok(Arc::new(values))
@@ -215,6 +221,12 @@ impl GroupAccumulator for ExtremeText {
             if let Some(value) = &other.values[*group as usize] {
                 self.offer(*group as usize, value);
             }
+        }
+        Ok(())
+    }
+    fn absorb(&mut self, into: Group, from: Group) -> Result<()> {
+        if let Some(value) = self.values[from as usize].take() {
+            self.offer(into as usize, &value);
         }
         Ok(())
     }

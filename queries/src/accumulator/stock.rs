@@ -1,6 +1,7 @@
 //! DataFusion's row accumulators, one a group, for every aggregate without a native one.
 
 use std::any::Any;
+use std::cell::RefCell;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, UInt32Array};
@@ -9,39 +10,114 @@ use datafusion::common::{Result, ScalarValue, internal_err};
 use datafusion::logical_expr::Accumulator;
 use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
 
-use super::GroupAccumulator;
+use super::{GroupAccumulator, same};
 use crate::keys::Group;
 
-/// DataFusion's row accumulators, one a group, for every aggregate without a native one.
+/// Aggregates whose state holds all that their answer depends on, whatever came first: panes of them may be merged.
+///
+/// Not here are those that approximate as they merge (`approx_percentile_cont`) and those that hang on the order in
+/// which rows came (`array_agg`, `string_agg`, `first_value`), which panes do not keep.
+const MERGEABLE: [&str; 29] = [
+    "approx_distinct",
+    "avg",
+    "bit_and",
+    "bit_or",
+    "bit_xor",
+    "bool_and",
+    "bool_or",
+    "corr",
+    "count",
+    "covar_pop",
+    "covar_samp",
+    "max",
+    "median",
+    "min",
+    "percentile_cont",
+    "regr_avgx",
+    "regr_avgy",
+    "regr_count",
+    "regr_intercept",
+    "regr_r2",
+    "regr_slope",
+    "regr_sxx",
+    "regr_sxy",
+    "regr_syy",
+    "stddev",
+    "stddev_pop",
+    "sum",
+    "var",
+    "var_pop",
+];
+
+fn is_same_in_any_order(expr: &AggregateFunctionExpr) -> bool {
+    MERGEABLE.contains(&expr.fun().name())
+}
+
+type Held = Option<Box<dyn Accumulator>>;
+
+/// DataFusion's row accumulators, one a group.
 pub(super) struct RowAccumulators {
     expr: Arc<AggregateFunctionExpr>,
-    groups: Vec<Option<Box<dyn Accumulator>>>,
+    /// In a cell, since DataFusion gives the state of an accumulator only to who may change it, and `merge` reads.
+    groups: RefCell<Vec<Held>>,
+    /// How many columns it looks at. Those of an ORDER BY are kept from functions that are the same in any order: some
+    /// count them as arguments of their own.
+    args: usize,
+    /// How many values a state really has.
+    width: usize,
 }
 
 impl RowAccumulators {
     pub(super) fn new(expr: Arc<AggregateFunctionExpr>) -> Self {
+        let state = expr.create_accumulator().and_then(|mut empty| empty.state());
+        let orders = if is_same_in_any_order(&expr) {
+            0
+        } else {
+            expr.order_bys().len()
+        };
         Self {
+            args: expr.expressions().len() + orders,
             expr,
-            groups: Vec::new(),
+            groups: RefCell::new(Vec::new()),
+            width: state.map_or(0, |state| state.len()),
         }
     }
 
     fn accumulator(&mut self, group: Group) -> Result<&mut Box<dyn Accumulator>> {
-        let slot = &mut self.groups[group as usize];
-        if slot.is_none() {
-            *slot = Some(self.expr.create_accumulator()?);
+        let held = &mut self.groups.get_mut()[group as usize];
+        if held.is_none() {
+            *held = Some(self.expr.create_accumulator()?);
         }
-        match slot {
+        match held {
             Some(accumulator) => Ok(accumulator),
             None => internal_err!("an accumulator was just put there"),
         }
     }
+
+    /// The state of one group, which keeps what it holds.
+    fn read(&self, held: &mut Held) -> Result<Vec<ScalarValue>> {
+        let mut accumulator = match held.take() {
+            Some(accumulator) => accumulator,
+            None => self.expr.create_accumulator()?,
+        };
+        // Taking the state may empty an accumulator, so a new one takes it over.
+        let state = accumulator.state()?;
+        let mut fresh = self.expr.create_accumulator()?;
+        fresh.merge_batch(&to_arrays(&state)?)?;
+        *held = Some(fresh);
+        Ok(state)
+    }
+}
+
+fn to_arrays(state: &[ScalarValue]) -> Result<Vec<ArrayRef>> {
+    state.iter().map(ScalarValue::to_array).collect()
 }
 
 impl GroupAccumulator for RowAccumulators {
     fn resize(&mut self, groups: usize) {
-        if self.groups.len() < groups {
-            self.groups.resize_with(groups, || None);
+        let held = self.groups.get_mut();
+        if held.len() < groups {
+            held.resize_with(groups, || None);
         }
     }
     fn update(&mut self, groups: &[Group], rows: &[u32], args: &[ArrayRef]) -> Result<()> {
@@ -49,7 +125,7 @@ impl GroupAccumulator for RowAccumulators {
         order.sort_by_key(|row| groups[*row as usize]); // stable: the rows of a group stay in their order
         for run in order.chunk_by(|a, b| groups[*a as usize] == groups[*b as usize]) {
             let indices = UInt32Array::from_iter_values(run.iter().copied());
-            let taken = args
+            let taken = args[..self.args.min(args.len())]
                 .iter()
                 .map(|array| Ok(take(array, &indices, None)?))
                 .collect::<Result<Vec<_>>>()?;
@@ -57,8 +133,31 @@ impl GroupAccumulator for RowAccumulators {
         }
         Ok(())
     }
-    fn merge(&mut self, _other: &dyn GroupAccumulator, _groups: &[Group]) -> Result<()> {
-        internal_err!("row accumulators are kept a window and never merged")
+    fn merge(&mut self, other: &dyn GroupAccumulator, groups: &[Group]) -> Result<()> {
+        let other = same::<Self>(other);
+        let mut theirs = other.groups.borrow_mut();
+        for group in groups {
+            let held = &mut theirs[*group as usize];
+            // Where a FILTER let no row through there is nothing to merge.
+            if held.is_some() {
+                let state = other.read(held)?;
+                self.accumulator(*group)?.merge_batch(&to_arrays(&state)?)?;
+            }
+        }
+        Ok(())
+    }
+    fn absorb(&mut self, into: Group, from: Group) -> Result<()> {
+        let groups = self.groups.get_mut();
+        let Some(mut later) = groups[from as usize].take() else {
+            return Ok(());
+        };
+        match &mut groups[into as usize] {
+            Some(earlier) => earlier.merge_batch(&to_arrays(&later.state()?)?),
+            empty => {
+                *empty = Some(later);
+                Ok(())
+            }
+        }
     }
     fn evaluate(&mut self, groups: &[Group]) -> Result<ArrayRef> {
         let values = groups
@@ -71,15 +170,12 @@ impl GroupAccumulator for RowAccumulators {
         ScalarValue::iter_to_array(values)
     }
     fn state(&mut self, groups: &[Group]) -> Result<Vec<ArrayRef>> {
-        let fields = self.expr.state_fields()?;
+        // With an ORDER BY there are fields of it too, behind those of functions that do not even look at it.
+        let fields: Vec<_> = self.expr.state_fields()?.into_iter().take(self.width).collect();
         let mut columns: Vec<Vec<ScalarValue>> = vec![Vec::with_capacity(groups.len()); fields.len()];
+        let mut held = self.groups.borrow_mut();
         for group in groups {
-            // Taking the state may empty an accumulator, so a new one takes it over.
-            let state = self.accumulator(*group)?.state()?;
-            let arrays = state.iter().map(ScalarValue::to_array).collect::<Result<Vec<_>>>()?;
-            let mut fresh = self.expr.create_accumulator()?;
-            fresh.merge_batch(&arrays)?;
-            self.groups[*group as usize] = Some(fresh);
+            let state = self.read(&mut held[*group as usize])?;
             for (column, value) in columns.iter_mut().zip(state) {
                 column.push(value);
             }
@@ -104,21 +200,22 @@ impl GroupAccumulator for RowAccumulators {
         Ok(())
     }
     fn clear(&mut self, group: Group) {
-        self.groups[group as usize] = None;
+        self.groups.get_mut()[group as usize] = None;
     }
     fn state_width(&self) -> usize {
-        self.expr.state_fields().map_or(0, |fields| fields.len())
+        self.width
     }
     fn is_mergeable(&self) -> bool {
-        false
+        is_same_in_any_order(&self.expr)
     }
     fn bytes(&self) -> usize {
-        self.groups
+        let groups = self.groups.borrow();
+        groups
             .iter()
             .flatten()
             .map(|accumulator| accumulator.size())
             .sum::<usize>()
-            + self.groups.capacity() * 16
+            + groups.capacity() * 16
     }
     fn as_any(&self) -> &dyn Any {
         self

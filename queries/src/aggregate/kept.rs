@@ -11,16 +11,18 @@ use super::Aggregate;
 use crate::keys::Group;
 use crate::operator::batch_of;
 use crate::slot::Slot;
+use crate::window::Span;
 
 impl Aggregate {
     /// Groups, accumulators and what was said of them, a row a slot and group; times in the schema's metadata.
     pub(super) fn keep(&mut self) -> Result<RecordBatch> {
         let mut parts = Vec::new();
-        for (start, slot) in &mut self.slots {
+        for (span, slot) in &mut self.slots {
             let members = slot.members.clone();
             let rows = members.len();
             let mut columns: Vec<(String, ArrayRef)> = vec![
-                ("slot".into(), Arc::new(Int64Array::from_value(*start, rows))),
+                ("start".into(), Arc::new(Int64Array::from_value(span.start, rows))),
+                ("end".into(), Arc::new(Int64Array::from_value(span.end, rows))),
                 ("said".into(), Arc::new(BooleanArray::from(vec![slot.said; rows]))),
                 (
                     "changed".into(),
@@ -28,6 +30,15 @@ impl Aggregate {
                         members
                             .iter()
                             .map(|group| Some(slot.has_changed(*group)))
+                            .collect::<BooleanArray>(),
+                    ),
+                ),
+                (
+                    "told".into(),
+                    Arc::new(
+                        members
+                            .iter()
+                            .map(|group| Some(slot.was_told(*group)))
                             .collect::<BooleanArray>(),
                     ),
                 ),
@@ -71,6 +82,7 @@ impl Aggregate {
         let times = HashMap::from([
             ("watermark".to_owned(), self.watermark.to_string()),
             ("said_until".to_owned(), self.said_until.to_string()),
+            ("final_until".to_owned(), self.final_until.to_string()),
             ("next_emit".to_owned(), self.next_emit.to_string()),
         ]);
         let whole = match parts.first() {
@@ -92,7 +104,9 @@ impl Aggregate {
                 .unwrap_or(i64::MIN)
         };
         self.watermark = time("watermark");
+        self.turn = self.turn_after(self.watermark);
         self.said_until = time("said_until");
+        self.final_until = time("final_until");
         self.next_emit = time("next_emit");
         if snapshot.num_rows() == 0 {
             return Ok(());
@@ -102,7 +116,12 @@ impl Aggregate {
                 .column_by_name(name)
                 .ok_or_else(|| internal_datafusion_err!("the snapshot has no column '{name}'"))
         };
-        let starts = column("slot")?.as_primitive::<Int64Type>().clone();
+        let starts = column("start")?.as_primitive::<Int64Type>().clone();
+        let ends = column("end")?.as_primitive::<Int64Type>().clone();
+        let span = |row: usize| Span {
+            end: ends.value(row),
+            start: starts.value(row),
+        };
         let keys = (0..self.plan.keys.len())
             .map(|index| column(&format!("key{index}")).cloned())
             .collect::<Result<Vec<_>>>()?;
@@ -110,18 +129,17 @@ impl Aggregate {
         self.keys.intern(&keys, snapshot.num_rows(), &mut groups)?;
         let mut from = 0;
         while from < snapshot.num_rows() {
-            let start = starts.value(from);
             let to = (from..snapshot.num_rows())
-                .find(|row| starts.value(*row) != start)
+                .find(|row| span(*row) != span(from))
                 .unwrap_or(snapshot.num_rows());
             let part = snapshot.slice(from, to - from);
-            self.restore_slot(start, &part, &groups[from..to])?;
+            self.restore_slot(span(from), &part, &groups[from..to])?;
             from = to;
         }
         Ok(())
     }
 
-    fn restore_slot(&mut self, start: i64, part: &RecordBatch, groups: &[Group]) -> Result<()> {
+    fn restore_slot(&mut self, span: Span, part: &RecordBatch, groups: &[Group]) -> Result<()> {
         let column = |name: &str| {
             part.column_by_name(name)
                 .ok_or_else(|| internal_datafusion_err!("the snapshot has no column '{name}'"))
@@ -130,6 +148,7 @@ impl Aggregate {
         slot.resize(self.keys.capacity(), &self.plan);
         slot.said = column("said")?.as_boolean().value(0);
         let changed = column("changed")?.as_boolean();
+        let told = column("told")?.as_boolean();
         let touched = column("touched")?.as_primitive::<Int64Type>();
         let causes = column("cause")?.as_string::<i32>();
         for (row, group) in groups.iter().enumerate() {
@@ -137,6 +156,10 @@ impl Aggregate {
             self.keys.hold(*group);
             if changed.value(row) {
                 slot.note_change(*group);
+                self.changed.insert(span);
+            }
+            if told.value(row) {
+                slot.note_told(*group);
             }
             if self.plan.ttl_us.is_some() {
                 slot.touched[*group as usize] = touched.value(row);
@@ -151,7 +174,7 @@ impl Aggregate {
                 .collect::<Result<Vec<_>>>()?;
             accumulator.restore(groups, &state)?;
         }
-        self.slots.insert(start, slot);
+        self.slots.insert(span, slot);
         Ok(())
     }
 }

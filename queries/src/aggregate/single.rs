@@ -10,7 +10,7 @@ use crate::operator::{Context, LateRow};
 use crate::row::{Row, Rows};
 use crate::statement::Emit;
 use crate::value::Value;
-use crate::window::WindowSpec;
+use crate::window::Span;
 
 /// The arguments of each aggregate; `None` for one whose FILTER does not let the row through.
 type Arguments = Vec<Option<Vec<Value>>>;
@@ -23,43 +23,57 @@ impl Aggregate {
                 return Ok(());
             }
         }
-        let time = match &self.plan.window {
-            Some((time, spec)) => match time.value(&row.values)? {
-                Value::Time(time) => Some((time, *spec)),
+        let (mut time, mut site) = (0, Value::Null);
+        if let Some(window) = &self.plan.window {
+            match window.time.value(&row.values)? {
+                Value::Time(at) => time = at,
                 // A row without a time lies in no window, as in a bounded run.
                 _ => return Ok(()),
-            },
-            None => None,
-        };
+            }
+            if let Some(of_row) = &window.site {
+                site = of_row.value(&row.values)?;
+            }
+        }
         let key: Vec<Value> = values(&self.plan.keys, &row.values)?;
         let arguments = self.arguments(row)?;
-        self.move_watermark(row.watermark, out)?;
         let group = self.keys.intern_one(&key)?;
-        let starts = time.map_or_else(|| vec![0], |(time, spec)| self.open_starts(time, spec));
-        for start in &starts {
-            self.add_row(*start, group, row, &arguments)?;
+        let mut spans = std::mem::take(&mut self.spans);
+        let is_in_window = self.spans_of(time, site.text(), row.watermark, &mut spans);
+        let late_for_some = self
+            .panes
+            .filter(|hop| !spans.is_empty() && self.is_late_for_some(*hop, time, row.watermark));
+        if let Some(hop) = late_for_some {
+            self.say_what_is_final(hop, row.watermark, out)?;
         }
-        if let (Some((time, spec)), true) = (time, starts.is_empty()) {
-            if self.paned || spec.starts(time).next().is_some() {
+        for span in &spans {
+            self.add_row(*span, group, row, &arguments)?;
+        }
+        if spans.is_empty() {
+            if is_in_window {
                 context.late.push(LateRow {
                     event_id: row.cause.as_deref().map(str::to_owned),
                     event_time: time,
-                    watermark: self.watermark,
+                    watermark: self.watermark.max(row.watermark),
                     reason: WINDOWS_WERE_FINAL,
                 });
             }
             self.keys.forget_unheld(&[group]);
         }
-        match self.plan.emit {
+        let said = match self.plan.emit {
             Emit::Every(_) => Ok(()),
-            Emit::Close => self.say_changes(out),
+            Emit::Close => match late_for_some {
+                Some(hop) => self.amend_panes(hop, row.watermark, row.watermark, out),
+                None => self.say_changes(row.watermark, out),
+            },
             Emit::Update => {
-                for start in starts {
-                    self.say_row(start, group, &key, row, out)?;
+                for span in &spans {
+                    self.say_row(*span, group, &key, row, out)?;
                 }
                 Ok(())
             }
-        }
+        };
+        self.spans = spans;
+        said
     }
 
     fn arguments(&self, row: &Row) -> Result<Arguments> {
@@ -76,31 +90,18 @@ impl Aggregate {
         Ok(arguments)
     }
 
-    /// Where the windows (or the pane) begin that a row of this time lies in and that still take rows, the earliest
-    /// first.
-    fn open_starts(&self, time: i64, spec: WindowSpec) -> Vec<i64> {
-        let is_open = |start: i64| {
-            let end = start.saturating_add(spec.size_us);
-            self.watermark < end.saturating_add(self.plan.lateness_us)
-        };
-        if self.paned {
-            let (latest, pane_us) = (time.div_euclid(spec.slide_us) * spec.slide_us, spec.pane_us());
-            let pane = time.div_euclid(pane_us) * pane_us;
-            return is_open(latest).then_some(pane).into_iter().collect();
+    fn add_row(&mut self, span: Span, group: Group, row: &Row, arguments: &Arguments) -> Result<()> {
+        let watermark = self.watermark.max(row.watermark);
+        // What a query says of its own accord at each change is said right after this.
+        let notes_change = self.plan.emit != Emit::Update && self.notes_changes(span);
+        if notes_change {
+            self.changed.insert(span);
         }
-        let mut starts: Vec<i64> = spec.starts(time).filter(|start| is_open(*start)).collect();
-        starts.reverse();
-        starts
-    }
-
-    fn add_row(&mut self, start: i64, group: Group, row: &Row, arguments: &Arguments) -> Result<()> {
-        let watermark = self.watermark;
-        let is_said_later = matches!(self.plan.emit, Emit::Every(_)) || self.paned;
-        let (plan, keys, slot) = self.slot(start);
+        let (plan, keys, slot) = self.slot(span);
         if slot.enter(group) {
             keys.hold(group);
         }
-        if is_said_later || slot.said {
+        if notes_change {
             slot.note_change(group);
         }
         if plan.keeps_causes {
@@ -118,16 +119,18 @@ impl Aggregate {
     }
 
     /// Says the group that a row has just changed.
-    fn say_row(&mut self, start: i64, group: Group, key: &[Value], row: &Row, out: &mut Vec<Rows>) -> Result<()> {
-        let watermark = self.watermark;
-        let (plan, _, slot) = self.slot(start);
-        let end = start.saturating_add(plan.window.as_ref().map_or(0, |(_, spec)| spec.size_us));
+    fn say_row(&mut self, span: Span, group: Group, key: &[Value], row: &Row, out: &mut Vec<Rows>) -> Result<()> {
+        let watermark = self.watermark.max(row.watermark);
+        let (plan, _, slot) = self.slot(span);
         let mut said = Vec::with_capacity(plan.schema.fields().len());
         said.extend(plan.columns.iter().map(|column| match column {
             GroupColumn::Key(index) => key[*index].clone(),
-            GroupColumn::WindowStart => Value::Time(start),
-            GroupColumn::WindowEnd => Value::Time(end),
+            GroupColumn::WindowStart => Value::Time(span.start),
+            GroupColumn::WindowEnd => Value::Time(span.end),
+            GroupColumn::Final => Value::Bool(false),
+            GroupColumn::Amended => Value::Bool(slot.was_told(group)),
         }));
+        slot.note_told(group);
         for accumulator in &mut slot.accumulators {
             said.push(accumulator.value(group)?);
         }

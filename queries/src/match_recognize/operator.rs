@@ -340,6 +340,20 @@ impl Operator for MatchRecognize {
         Ok(())
     }
 
+    fn lag_us(&self) -> i64 {
+        self.prepared.lag_us()
+    }
+
+    fn next_due(&self) -> i64 {
+        let row = self.waiting.peek().map(|Reverse(row)| row.time);
+        let due = self.due.first().map(|(time, _)| *time);
+        match row.into_iter().chain(due).min() {
+            Some(time) => time.saturating_add(self.prepared.lateness_us).saturating_add(1),
+            None if self.partitions.is_empty() => i64::MAX,
+            None => END,
+        }
+    }
+
     fn snapshot(&mut self) -> Result<Option<RecordBatch>> {
         self.keep().map(Some)
     }

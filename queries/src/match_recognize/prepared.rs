@@ -16,7 +16,6 @@ use crate::error::{Position, QueryError, find_word};
 use crate::row_pattern::automaton::Automaton;
 use crate::row_pattern::search::Skip;
 use crate::statement::{Emit, Statement};
-use crate::window::WindowNode;
 
 /// Where a column of a condition comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -212,12 +211,25 @@ pub(crate) fn refuse_what_cannot_stream(
 
 fn of_input(node: &MatchNode, catalog: &Catalog, at: &dyn Fn(&str) -> Position) -> Option<QueryError> {
     let is_other = |plan: &LogicalPlan| {
-        let is_window = matches!(plan, LogicalPlan::Extension(extension) if extension.node.as_any().is::<WindowNode>());
-        is_window || matches!(plan, LogicalPlan::Aggregate(_)) || MatchNode::of(plan).is_some()
+        // Windows, absences, other matches: nodes of ours, all of them.
+        matches!(plan, LogicalPlan::Aggregate(_) | LogicalPlan::Extension(_))
     };
-    if contains(&node.input, is_other) {
+    let reads_stream = |plan: &LogicalPlan| {
+        contains(plan, |inner| match inner {
+            LogicalPlan::TableScan(scan) => {
+                let relation = catalog.get(scan.table_name.table()).map(|entry| &entry.relation);
+                !matches!(relation, Some(Relation::Reference))
+            }
+            _ => false,
+        })
+    };
+    let joins_streams = |plan: &LogicalPlan| match plan {
+        LogicalPlan::Join(join) => reads_stream(&join.left) && reads_stream(&join.right),
+        _ => false,
+    };
+    if contains(&node.input, |plan| is_other(plan) || joins_streams(plan)) {
         return Some(at("MATCH_RECOGNIZE").mistake(
-            "MATCH_RECOGNIZE reads windows, groups or other matches made in the same statement",
+            "MATCH_RECOGNIZE reads windows, groups, joined streams, absences or other matches made in the same statement",
             "make those a query of their own, and read it by its name",
         ));
     }

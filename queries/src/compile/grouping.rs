@@ -1,0 +1,294 @@
+//! Compiles GROUP BY: over a window, over sessions, or running.
+
+use std::sync::Arc;
+
+use arrow::datatypes::DataType;
+use datafusion::common::{DFSchema, Result};
+use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
+use datafusion::logical_expr::{Aggregate as AggregateNode, Expr, ExprSchemable, LogicalPlan};
+use datafusion::physical_expr::aggregate::LoweredAggregateBuilder;
+
+use super::Compiler;
+use crate::accumulator::kind::AggregateKind;
+use crate::aggregate::{Aggregate, AggregateCall, AggregatePlan, GroupColumn};
+use crate::below::{Below, unaliased};
+use crate::catalog::Relation;
+use crate::computed::Computed;
+use crate::error::{QueryError, from_datafusion};
+use crate::operator::Operator;
+use crate::session::Sessions;
+use crate::statement::Emit;
+use crate::window::{FINAL, WINDOW_COLUMNS, WINDOW_END, WINDOW_START, WindowNode, WindowSpec};
+
+impl Compiler<'_> {
+    pub(super) fn aggregate(&mut self, node: &AggregateNode) -> Result<usize, QueryError> {
+        if let Some(name) = self.amending_source(&node.input) {
+            return Err(self.at(&name).mistake(
+                format!("'{name}' says rows again when they change, so that grouping them would count them twice"),
+                format!("create '{name}' WITH (emit = 'close'), or group the stream itself"),
+            ));
+        }
+        if self.has_state && !self.windowed && self.running {
+            return Err(self.at("GROUP").mistake(
+                "a running GROUP BY over another is never final",
+                "give the inner one a window",
+            ));
+        }
+        let below = self.wrap(Below::of(&node.input))?;
+        let window = below.window.as_ref();
+        let input = window.map_or_else(|| Arc::clone(&node.input), |window| Arc::clone(&window.input));
+        let child = self.node(&input)?;
+        let schema = input.schema();
+        let is_window = |name: &str| WINDOW_COLUMNS.contains(&name);
+        let mentions_window = |expr: &Expr| expr.column_refs().iter().any(|column| is_window(&column.name));
+
+        let mut keys = Vec::new();
+        let mut key_types = Vec::new();
+        let mut columns = Vec::new();
+        for expr in &node.group_expr {
+            if matches!(expr, Expr::GroupingSet(_)) {
+                return Err(self.at("GROUP").mistake(
+                    "ROLLUP, CUBE and GROUPING SETS are not there",
+                    "write one query for each grouping",
+                ));
+            }
+            let resolved = self.wrap(below.resolve(expr))?;
+            match (window, unaliased(&resolved)) {
+                (Some(_), Expr::Column(column)) if is_window(&column.name) => {
+                    columns.push(match column.name.as_str() {
+                        WINDOW_START => GroupColumn::WindowStart,
+                        WINDOW_END => GroupColumn::WindowEnd,
+                        FINAL => GroupColumn::Final,
+                        _ => GroupColumn::Amended,
+                    })
+                }
+                (Some(_), other) if mentions_window(other) => {
+                    return Err(self.at(WINDOW_START).mistake(
+                        format!("GROUP BY {expr} computes with the window's times"),
+                        "group by window_start and window_end themselves, and compute in the SELECT list",
+                    ));
+                }
+                (_, other) => {
+                    key_types.push(self.wrap(other.get_type(schema))?);
+                    columns.push(GroupColumn::Key(keys.len()));
+                    keys.push(self.physical(other, schema)?);
+                }
+            }
+        }
+        let tells_window = |column: &GroupColumn| matches!(column, GroupColumn::WindowStart | GroupColumn::WindowEnd);
+        if window.is_some() && !columns.iter().any(tells_window) {
+            return Err(self.at("GROUP").mistake(
+                "the rows are put into windows, but not grouped by them",
+                "add window_start and window_end to GROUP BY",
+            ));
+        }
+        let mut filters = Vec::new();
+        for predicate in &below.filters {
+            let resolved = self.wrap(below.resolve(predicate))?;
+            if window.is_some() && mentions_window(&resolved) {
+                return Err(self.at("WHERE").mistake(
+                    format!("WHERE {predicate} asks for the window's times before rows are grouped"),
+                    "ask in HAVING",
+                ));
+            }
+            if window.is_some() {
+                filters.push(self.physical(&resolved, schema)?);
+            }
+        }
+        let mut aggregates = Vec::new();
+        for expr in &node.aggr_expr {
+            aggregates.push(self.call(expr, &below, window.is_some(), schema)?);
+        }
+        if let Some(WindowNode {
+            spec: WindowSpec::Session(_),
+            ..
+        }) = window
+        {
+            self.refuse_other_session_keys(window, &below, node)?;
+        }
+        let emit = self.emit(window)?;
+        if window.is_none() {
+            self.warn_of_growth(&keys);
+        }
+        let planned = window.map(|window| self.window_plan(window)).transpose()?.flatten();
+        let mut plan = AggregatePlan {
+            filters,
+            keys,
+            key_types,
+            aggregates,
+            columns,
+            schema: Arc::new(node.schema.as_arrow().clone()),
+            emit,
+            lateness_us: self.statement.lateness_us,
+            ttl_us: if window.is_some() { None } else { self.statement.ttl_us },
+            keeps_causes: self.keeps_causes,
+            window: None,
+        };
+        self.has_state = true;
+        let operator: Box<dyn Operator> = match (window.map(|window| (window.spec, &window.time)), planned) {
+            (Some((WindowSpec::Session(gap), time)), _) => {
+                self.lag_us = self.lag_us.max(gap.gap_us.saturating_add(gap.max_us));
+                let time = self.physical(time, schema)?;
+                Box::new(self.wrap(Sessions::new(plan, time, gap))?)
+            }
+            (_, planned) => {
+                if let Some(window) = &planned {
+                    self.lag_us = self.lag_us.max(window.windows.longest_us());
+                }
+                plan.window = planned;
+                Box::new(self.wrap(Aggregate::new(plan))?)
+            }
+        };
+        Ok(self.pipeline.add(operator, &[child]))
+    }
+
+    /// `SESSION(stream, time, key, gap)` names keys that GROUP BY must name too: a session is of one key and of no other.
+    fn refuse_other_session_keys(
+        &self,
+        window: Option<&WindowNode>,
+        below: &Below,
+        node: &AggregateNode,
+    ) -> Result<(), QueryError> {
+        let Some(window) = window.filter(|window| !window.keys.is_empty()) else {
+            return Ok(());
+        };
+        let mut grouped = Vec::new();
+        for expr in &node.group_expr {
+            let resolved = self.wrap(below.resolve(expr))?;
+            let of_window =
+                matches!(unaliased(&resolved), Expr::Column(column) if WINDOW_COLUMNS.contains(&column.name.as_str()));
+            if !of_window {
+                grouped.push(unaliased(&resolved).clone());
+            }
+        }
+        let same =
+            grouped.iter().all(|key| window.keys.contains(key)) && window.keys.iter().all(|key| grouped.contains(key));
+        if same {
+            return Ok(());
+        }
+        let shown = |keys: &[Expr]| {
+            keys.iter()
+                .map(|key| key.schema_name().to_string())
+                .collect::<Vec<_>>()
+                .join(", ")
+        };
+        Err(self.at("SESSION").mistake(
+            format!(
+                "sessions of ({}) are grouped by ({})",
+                shown(&window.keys),
+                shown(&grouped)
+            ),
+            "GROUP BY the same keys, or leave them out of SESSION",
+        ))
+    }
+
+    /// Columns that new things come into all the time: a key of them that is never forgotten grows for ever.
+    fn warn_of_growth(&mut self, keys: &[Computed]) {
+        const GROWING: [&str; 8] = [
+            "event_id",
+            "event_time",
+            "received_at",
+            "person",
+            "session",
+            "tag",
+            "item",
+            "query",
+        ];
+        if self.statement.ttl_us.is_some() {
+            return;
+        }
+        let names: Vec<String> = keys.iter().map(ToString::to_string).collect();
+        let growing = names.iter().find_map(|name| {
+            GROWING
+                .into_iter()
+                .find(|growing| name.split('@').next().is_some_and(|column| column == *growing))
+        });
+        if let Some(growing) = growing {
+            self.warnings.push(self.at("GROUP").mistake(
+                format!("a running GROUP BY {growing} keeps each {growing} for ever"),
+                "WITH (ttl = '30 days') forgets those unseen for so long",
+            ));
+        }
+    }
+
+    fn emit(&mut self, window: Option<&WindowNode>) -> Result<Emit, QueryError> {
+        match (window.map(|window| window.spec), self.statement.emit) {
+            (None, Some(Emit::Close)) => Err(self.statement.emit_at.mistake(
+                "emit = 'close' waits for the end of a window, and there is none",
+                "group by a window, FROM TUMBLE(…) or HOP(…), or emit = 'update'",
+            )),
+            (None, emit) => {
+                self.running = true;
+                Ok(emit.unwrap_or(Emit::Update))
+            }
+            (Some(WindowSpec::Session(_)), Some(Emit::Update | Emit::Every(_))) => Err(self.statement.emit_at.mistake(
+                "a session's beginning and end move while rows come, so that there is no row to say again",
+                "emit = 'close', which says each session once it is over",
+            )),
+            (Some(_), emit) => {
+                self.windowed = true;
+                Ok(emit.unwrap_or(Emit::Close))
+            }
+        }
+    }
+
+    fn call(&self, expr: &Expr, below: &Below, windowed: bool, schema: &DFSchema) -> Result<AggregateCall, QueryError> {
+        let name = expr.schema_name().to_string();
+        let resolved = if windowed {
+            self.wrap(below.resolve(expr))?
+        } else {
+            expr.clone()
+        };
+        if windowed
+            && resolved
+                .column_refs()
+                .iter()
+                .any(|column| WINDOW_COLUMNS.contains(&column.name.as_str()))
+        {
+            return Err(self.at(WINDOW_START).mistake(
+                format!("{name} aggregates the window's own columns, which are the same for all its rows"),
+                "name them in the SELECT list",
+            ));
+        }
+        let input = schema.as_arrow();
+        let planning = PhysicalPlanningContext::default();
+        let lowered = self.wrap(
+            LoweredAggregateBuilder::new(&resolved, schema, input, &self.props, &planning)
+                .with_name(name.clone())
+                .build(),
+        )?;
+        let mut args = lowered.aggregate.expressions();
+        args.extend(lowered.order_bys.iter().map(|order| Arc::clone(&order.expr)));
+        let computed = |expression| Computed::new(expression, input);
+        let args = self.wrap(args.into_iter().map(computed).collect::<Result<Vec<_>>>())?;
+        let types = self.wrap(
+            args.iter()
+                .map(|arg| arg.data_type(input))
+                .collect::<Result<Vec<DataType>>>(),
+        )?;
+        let place = self.at(lowered.aggregate.fun().name());
+        let kind = AggregateKind::of(&lowered.aggregate, &types)
+            .map_err(|error| from_datafusion(&error, place, &self.statement.select))?;
+        Ok(AggregateCall {
+            kind,
+            args,
+            arg_types: types,
+            filter: self.wrap(lowered.filter.map(computed).transpose())?,
+            name,
+        })
+    }
+
+    /// The name of an amending query among what `plan` reads, if there is one.
+    pub(super) fn amending_source(&self, plan: &LogicalPlan) -> Option<String> {
+        match plan {
+            LogicalPlan::TableScan(scan) => {
+                let name = scan.table_name.table();
+                match self.catalog.get(name).map(|entry| &entry.relation) {
+                    Some(Relation::Output { amends: true, .. }) => Some(name.to_owned()),
+                    _ => None,
+                }
+            }
+            other => other.inputs().into_iter().find_map(|input| self.amending_source(input)),
+        }
+    }
+}

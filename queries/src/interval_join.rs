@@ -1,0 +1,331 @@
+//! The join of two streams whose times lie within a bound of each other.
+//!
+//! Which rows find each other is a function of the rows alone: those of equal keys whose times lie within the bound,
+//! neither of them late by the watermark it met itself. A row is kept until no row that is not late can find it.
+
+mod kept;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use datafusion::common::Result;
+use rustc_hash::FxHashMap;
+
+use crate::computed::Computed;
+use crate::key_bytes::KeyBytes;
+use crate::operator::{Context, Footprint, LateRow, Operator};
+use crate::row::{Row, Rows};
+use crate::time_bound::shown_us;
+use crate::value::Value;
+
+/// Why a row takes no part in a join.
+pub(crate) const PARTNERS_WERE_FINAL: &str = "the rows it could be joined with were final";
+/// What a kept row takes beside its values and its key, bytes by estimate: its places in two maps.
+const BYTES_PER_ROW: usize = 160;
+
+/// All that is fixed when the query is created.
+pub(crate) struct IntervalJoinPlan {
+    /// The left side and the right side.
+    pub(crate) sides: [SidePlan; 2],
+    /// The least right time − left time, microseconds.
+    pub(crate) low_us: i64,
+    /// The greatest right time − left time, microseconds.
+    pub(crate) high_us: i64,
+    /// How late a row may come, microseconds.
+    pub(crate) lateness_us: i64,
+    /// Whether NULL is a key like others; in most joins it is equal to nothing.
+    pub(crate) null_equals_null: bool,
+    /// A further condition over the joined columns.
+    pub(crate) filter: Option<Computed>,
+    /// The side whose rows are said with nulls when nothing matched them: 0 for LEFT JOIN, 1 for RIGHT JOIN.
+    pub(crate) outer: Option<usize>,
+    /// The columns of the left side and the right side.
+    pub(crate) schema: SchemaRef,
+}
+
+/// One side of the join.
+pub(crate) struct SidePlan {
+    /// What must be equal on both sides.
+    pub(crate) keys: KeyBytes,
+    /// The time that is bound.
+    pub(crate) time: Computed,
+    /// Its columns.
+    pub(crate) schema: SchemaRef,
+}
+
+/// The operator.
+pub(crate) struct IntervalJoin {
+    plan: IntervalJoinPlan,
+    sides: [Side; 2],
+    /// Numbers rows in the order in which they came: rows of one time keep it.
+    next_number: u64,
+}
+
+/// A row's place in time.
+type Place = (i64, u64);
+
+/// The rows of one side that may still find others.
+#[derive(Default)]
+struct Side {
+    rows: FxHashMap<Arc<[u8]>, BTreeMap<Place, Kept>>,
+    /// The same rows by time alone, which is the order in which they are forgotten.
+    order: BTreeMap<Place, Arc<[u8]>>,
+    bytes: usize,
+}
+
+/// A row that waits for others.
+struct Kept {
+    values: Arc<[Value]>,
+    watermark: i64,
+    cause: Option<Arc<str>>,
+    is_matched: bool,
+}
+
+impl Kept {
+    fn size(&self, key: &[u8]) -> usize {
+        BYTES_PER_ROW + key.len() + self.values.iter().map(Value::size).sum::<usize>()
+    }
+}
+
+impl Side {
+    fn insert(&mut self, key: &[u8], place: Place, row: Kept) {
+        self.bytes += row.size(key);
+        let key = match self.rows.get_key_value(key) {
+            Some((key, _)) => Arc::clone(key),
+            None => key.into(),
+        };
+        self.rows.entry(Arc::clone(&key)).or_default().insert(place, row);
+        self.order.insert(place, key);
+    }
+
+    /// Takes the earliest row out, if its time is before `time`.
+    fn take_before(&mut self, time: i64) -> Option<(Place, Kept)> {
+        let first = self.order.first_entry().filter(|entry| entry.key().0 < time)?;
+        let (place, key) = first.remove_entry();
+        let rows = self.rows.get_mut(&key)?;
+        let row = rows.remove(&place)?;
+        if rows.is_empty() {
+            self.rows.remove(&key);
+        }
+        self.bytes -= row.size(&key);
+        Some((place, row))
+    }
+}
+
+impl IntervalJoinPlan {
+    /// How far after its own time the last time lies that a row of `side` may find on the other side.
+    fn reach_us(&self, side: usize) -> i64 {
+        if side == 0 { self.high_us } else { -self.low_us }
+    }
+
+    /// The times that a row of `side` may find on the other side.
+    fn partners(&self, side: usize, time: i64) -> (i64, i64) {
+        let (from, to) = if side == 0 {
+            (self.low_us, self.high_us)
+        } else {
+            (-self.high_us, -self.low_us)
+        };
+        (time.saturating_add(from), time.saturating_add(to))
+    }
+
+    /// A row of `side` beside one of the other side, in the order of the output.
+    fn beside(side: usize, row: &[Value], other: &[Value]) -> Arc<[Value]> {
+        let (first, second) = if side == 0 { (row, other) } else { (other, row) };
+        first.iter().chain(second).cloned().collect()
+    }
+
+    /// A row of the outer side that nothing matched.
+    fn unmatched(&self, side: usize, row: &[Value], watermark: i64, cause: Option<Arc<str>>) -> Row {
+        let nothing = vec![Value::Null; self.sides[1 - side].schema.fields().len()];
+        Row {
+            schema: Arc::clone(&self.schema),
+            values: Self::beside(side, row, &nothing),
+            watermark,
+            cause,
+        }
+    }
+}
+
+impl IntervalJoin {
+    /// A join in which nothing waits yet.
+    pub(crate) fn new(plan: IntervalJoinPlan) -> Self {
+        Self {
+            plan,
+            sides: [Side::default(), Side::default()],
+            next_number: 0,
+        }
+    }
+
+    fn push_row(&mut self, side: usize, row: &Row, context: &mut Context<'_>, said: &mut Vec<Row>) -> Result<()> {
+        let plan = &self.plan;
+        let Value::Time(time) = plan.sides[side].time.value(&row.values)? else {
+            // Without a time nothing lies within a bound of it: there is nothing to wait for.
+            if plan.outer == Some(side) {
+                said.push(plan.unmatched(side, &row.values, row.watermark, row.cause.clone()));
+            }
+            return Ok(());
+        };
+        if time < row.watermark.saturating_sub(plan.lateness_us) {
+            context.late.push(LateRow {
+                event_id: row.cause.as_deref().map(str::to_owned),
+                event_time: time,
+                watermark: row.watermark,
+                reason: PARTNERS_WERE_FINAL,
+            });
+            return Ok(());
+        }
+        let key = plan.sides[side].keys.of(&row.values)?;
+        let finds_nothing = key.has_null && !plan.null_equals_null;
+        if finds_nothing && plan.outer != Some(side) {
+            return Ok(());
+        }
+        let place = (time, self.next_number);
+        self.next_number += 1;
+        let mut is_matched = false;
+        let (from, to) = plan.partners(side, time);
+        let [left, right] = &mut self.sides;
+        let (own, other) = if side == 0 { (left, right) } else { (right, left) };
+        // A key with a null is kept under its bytes like others, and no row looks there.
+        let partners = other
+            .rows
+            .get_mut(key.bytes.as_slice())
+            .filter(|_| !finds_nothing && from <= to);
+        for (found_at, found) in partners
+            .into_iter()
+            .flat_map(|rows| rows.range_mut((from, 0)..=(to, u64::MAX)))
+        {
+            let values = IntervalJoinPlan::beside(side, &row.values, &found.values);
+            if let Some(filter) = &plan.filter
+                && !filter.holds(&values)?
+            {
+                continue;
+            }
+            is_matched = true;
+            found.is_matched = true;
+            // The row that came later made the pair. Of rows that met the same watermark nobody knows that, however
+            // they were batched: there it is the one of the later time, and the right one of the same time.
+            let is_later = (row.watermark, time, side) > (found.watermark, found_at.0, 1 - side);
+            said.push(Row {
+                schema: Arc::clone(&plan.schema),
+                values,
+                watermark: row.watermark.max(found.watermark),
+                cause: if is_later {
+                    row.cause.clone()
+                } else {
+                    found.cause.clone()
+                },
+            });
+        }
+        let kept = Kept {
+            values: row.values.iter().cloned().map(Value::alone).collect::<Result<_>>()?,
+            watermark: row.watermark,
+            cause: row.cause.clone(),
+            is_matched,
+        };
+        own.insert(&key.bytes, place, kept);
+        Ok(())
+    }
+}
+
+impl Operator for IntervalJoin {
+    fn push(&mut self, rows: Rows, context: &mut Context<'_>, out: &mut Vec<Rows>) -> Result<()> {
+        self.push_input(0, rows, context, out)
+    }
+
+    fn push_input(&mut self, input: usize, rows: Rows, context: &mut Context<'_>, out: &mut Vec<Rows>) -> Result<()> {
+        let mut said = Vec::new();
+        match rows {
+            Rows::One(row) => {
+                self.push_row(input, &row, context, &mut said)?;
+                out.extend(said.into_iter().map(Rows::One));
+            }
+            Rows::Many(flow) => {
+                for row in 0..flow.num_rows() {
+                    self.push_row(input, &Row::of(&flow, row), context, &mut said)?;
+                }
+                if !said.is_empty() {
+                    out.push(Rows::of(&self.plan.schema, said)?);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Forgets the rows that nothing can find any more. This is done here and not when rows come: those of two streams
+    /// come one stream after the other, and the second may bring partners that met earlier watermarks.
+    fn advance(&mut self, watermark: i64, _context: &mut Context<'_>, out: &mut Vec<Rows>) -> Result<()> {
+        for side in 0..2 {
+            let wait_us = self.plan.reach_us(side).saturating_add(self.plan.lateness_us);
+            let mut said = Vec::new();
+            while let Some(((time, _), row)) = self.sides[side].take_before(watermark.saturating_sub(wait_us)) {
+                if self.plan.outer == Some(side) && !row.is_matched {
+                    // As if it had been said the moment it was certain, however far the watermark has jumped.
+                    let certain = time.saturating_add(wait_us).saturating_add(1).max(row.watermark);
+                    said.push(self.plan.unmatched(side, &row.values, certain, row.cause));
+                }
+            }
+            if !said.is_empty() {
+                out.push(Rows::of(&self.plan.schema, said)?);
+            }
+        }
+        Ok(())
+    }
+
+    fn next_due(&self) -> i64 {
+        let due = (0..2).filter_map(|side| {
+            let ((time, _), _) = self.sides[side].order.first_key_value()?;
+            let wait_us = self.plan.reach_us(side).saturating_add(self.plan.lateness_us);
+            Some(time.saturating_add(wait_us).saturating_add(1))
+        });
+        due.min().unwrap_or(i64::MAX)
+    }
+
+    fn lag_us(&self) -> i64 {
+        let apart = self.plan.high_us.max(-self.plan.low_us).max(0);
+        apart.saturating_add(self.plan.lateness_us)
+    }
+
+    fn snapshot(&mut self) -> Result<Option<arrow::array::RecordBatch>> {
+        self.keep().map(Some)
+    }
+
+    fn restore(&mut self, snapshot: &arrow::array::RecordBatch) -> Result<()> {
+        self.take_back(snapshot)
+    }
+
+    fn footprint(&self) -> Footprint {
+        Footprint {
+            keys: self.sides.iter().map(|side| side.rows.len()).sum(),
+            windows: 0,
+            bytes: self.sides.iter().map(|side| side.bytes).sum(),
+        }
+    }
+
+    fn describe(&self) -> String {
+        let kind = match self.plan.outer {
+            None => "Join",
+            Some(0) => "Left join",
+            Some(_) => "Right join",
+        };
+        let [left, right] = &self.plan.sides;
+        let mut conditions: Vec<String> = left
+            .keys
+            .columns()
+            .iter()
+            .zip(right.keys.columns())
+            .map(|(left, right)| format!("{left} = {right}"))
+            .collect();
+        conditions.push(format!(
+            "{} - {} from {} to {}",
+            right.time,
+            left.time,
+            shown_us(self.plan.low_us),
+            shown_us(self.plan.high_us)
+        ));
+        conditions.extend(self.plan.filter.as_ref().map(ToString::to_string));
+        format!("{kind} of two streams: {}", conditions.join(" AND "))
+    }
+}

@@ -1,0 +1,280 @@
+//! Queries that come, change and go while others run; what they may keep; what they warn of.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+
+use super::{QuerySet, Restored};
+use crate::flow::Flow;
+use crate::query::Output;
+use crate::row::Rows;
+use crate::rows::batch_to_json;
+use crate::statement::parse_statement;
+use crate::streams::stream_schema;
+
+const SECOND: i64 = 1_000_000;
+
+/// Passages: (second, zone, people).
+fn gate(events: &[(i64, &str, i64)]) -> Rows {
+    let count = events.len();
+    let text =
+        |of: &dyn Fn(usize) -> String| -> ArrayRef { Arc::new(StringArray::from_iter_values((0..count).map(of))) };
+    let times = || -> ArrayRef {
+        Arc::new(TimestampMicrosecondArray::from_iter_values(
+            events.iter().map(|event| event.0 * SECOND),
+        ))
+    };
+    let columns = vec![
+        text(&|index| format!("e{}-{index}", events[index].0)),
+        times(),
+        times(),
+        text(&|_| "main".to_owned()),
+        text(&|index| events[index].1.to_owned()),
+        text(&|_| "d".to_owned()),
+        Arc::new(Int64Array::from_iter_values(events.iter().map(|event| event.2))) as ArrayRef,
+        Arc::new(Int64Array::from_value(0, count)),
+    ];
+    let batch = RecordBatch::try_new(stream_schema("gate").expect("a stream"), columns).expect("its columns");
+    Rows::Many(Flow::at_watermark(batch, i64::MIN))
+}
+
+fn set_of(statements: &[&str]) -> QuerySet {
+    let mut queries = QuerySet::new();
+    for sql in statements {
+        let statement = parse_statement(sql).expect("it is right");
+        queries.create(statement).expect("it can run");
+    }
+    queries
+}
+
+fn put(queries: &mut QuerySet, sql: &str) -> Result<Vec<(String, Restored)>, String> {
+    let statement = parse_statement(sql).map_err(|error| error.to_string())?;
+    queries.put(statement).map_err(|error| error.to_string())
+}
+
+fn said(outputs: &[Output], name: &str) -> Vec<String> {
+    let of_query = outputs.iter().filter(|output| output.query.as_ref() == name);
+    of_query
+        .flat_map(|output| batch_to_json(&output.rows.flow().batch))
+        .map(|row| serde_json::Value::Object(row).to_string())
+        .collect()
+}
+
+const MINUTE_SUMS: &str = "CREATE QUERY sums AS SELECT zone, window_start, window_end, sum(entered) AS entered
+    FROM TUMBLE(gate, event_time, INTERVAL '1 minute') GROUP BY zone, window_start, window_end";
+const CROWDED: &str = "CREATE ALERT crowded WITH (subject = 'zone', raise = 'entered > 5') AS
+    SELECT 'main' AS site, zone, entered FROM sums";
+
+#[test]
+fn an_alert_keeps_its_windows_when_its_threshold_is_changed() {
+    let windowed = |threshold: i64| {
+        format!(
+            "CREATE ALERT busy WITH (subject = 'zone', raise = 'entered > {threshold}') AS
+             SELECT site, zone, window_start, sum(entered) AS entered
+             FROM TUMBLE(gate, event_time, INTERVAL '1 minute') GROUP BY site, zone, window_start"
+        )
+    };
+    let mut queries = set_of(&[&windowed(5)]);
+    let mut outputs = Vec::new();
+    queries.push("gate", &gate(&[(1, "a", 4)]), &mut outputs);
+    let outcome = put(&mut queries, &windowed(3)).expect("it is right");
+    assert_eq!(outcome, vec![("busy".to_owned(), Restored::Kept)]);
+    queries.push("gate", &gate(&[(2, "a", 1)]), &mut outputs);
+    queries.advance(60 * SECOND, &mut outputs);
+    assert!(
+        said(&outputs, "busy")[0].contains("\"entered\":5"),
+        "what came before the change counts"
+    );
+    assert_eq!(
+        outputs[0].judgement.as_ref().map(|judgement| judgement.raise[0]),
+        Some(true)
+    );
+    assert_eq!(queries.get("busy").expect("it runs").counters().rows_in, 2);
+}
+
+#[test]
+fn a_query_is_changed_under_those_that_read_it() {
+    let mut queries = set_of(&[MINUTE_SUMS, CROWDED]);
+    let mut outputs = Vec::new();
+    let shorter = MINUTE_SUMS.replace("1 minute", "10 seconds");
+    let outcome = put(&mut queries, &shorter).expect("the reader can run on");
+    assert_eq!(
+        outcome,
+        vec![
+            ("sums".to_owned(), Restored::Changed),
+            ("crowded".to_owned(), Restored::Kept)
+        ]
+    );
+    queries.push("gate", &gate(&[(1, "a", 7)]), &mut outputs);
+    queries.advance(10 * SECOND, &mut outputs);
+    assert_eq!(said(&outputs, "crowded").len(), 1);
+
+    let without = MINUTE_SUMS.replace("sum(entered) AS entered", "count(*) AS passages");
+    let error = put(&mut queries, &without).expect_err("the reader would lose its column");
+    assert!(
+        error.starts_with("1:14: 'crowded' reads 'sums' and could not run any more: column 'entered' not found"),
+        "{error}"
+    );
+    outputs.clear();
+    queries.push("gate", &gate(&[(11, "a", 8)]), &mut outputs);
+    queries.advance(20 * SECOND, &mut outputs);
+    assert_eq!(said(&outputs, "crowded").len(), 1, "everything runs as before");
+
+    let circle = "CREATE QUERY sums AS SELECT zone, entered FROM crowded";
+    let error = put(&mut queries, circle).expect_err("it would read itself");
+    assert!(
+        error.contains("'sums' would read 'crowded', which reads 'sums'"),
+        "{error}"
+    );
+}
+
+#[test]
+fn windows_over_windows_are_right_when_time_jumps() {
+    let hours = "CREATE QUERY hours AS
+        WITH minutes AS (SELECT zone, window_start AS minute, entered FROM sums)
+        SELECT window_start, window_end, sum(entered) AS entered, count(*) AS minutes
+        FROM TUMBLE(minutes, minute, INTERVAL '1 hour')
+        GROUP BY window_start, window_end";
+    let mut queries = set_of(&[MINUTE_SUMS, hours]);
+    let mut outputs = Vec::new();
+    queries.push(
+        "gate",
+        &gate(&[(1, "a", 1), (3_599, "a", 2), (3_601, "b", 4)]),
+        &mut outputs,
+    );
+    // Nothing came for a night; then everything is over at once.
+    queries.advance(40_000 * SECOND, &mut outputs);
+    assert_eq!(
+        said(&outputs, "hours"),
+        vec![
+            r#"{"window_start":"1970-01-01T00:00:00Z","window_end":"1970-01-01T01:00:00Z","entered":3,"minutes":2}"#,
+            r#"{"window_start":"1970-01-01T01:00:00Z","window_end":"1970-01-01T02:00:00Z","entered":4,"minutes":1}"#,
+        ]
+    );
+    assert_eq!(queries.get("hours").expect("it runs").counters().late_rows, 0);
+}
+
+#[test]
+fn a_query_that_keeps_more_than_it_may_stops_alone() {
+    let greedy =
+        "CREATE QUERY greedy WITH (memory = '1 MiB') AS SELECT event_id, count(*) AS n FROM gate GROUP BY event_id";
+    let mut queries = set_of(&[greedy, MINUTE_SUMS]);
+    let mut outputs = Vec::new();
+    let batches = 20;
+    for batch in 0..batches {
+        let events: Vec<(i64, &str, i64)> = (0..1_000).map(|index| (batch * 1_000 + index, "a", 1)).collect();
+        queries.push("gate", &gate(&events), &mut outputs);
+    }
+    queries.advance(20_000 * SECOND, &mut outputs);
+    let query = queries.get("greedy").expect("it is still there");
+    let reason = query.broken().expect("it has stopped");
+    assert!(
+        reason.contains("more than its 1 MiB") && reason.contains("WITH (memory = '…')"),
+        "{reason}"
+    );
+    assert_eq!(query.footprint().bytes, 0, "what it kept is given up");
+    assert_eq!(queries.get("sums").expect("it runs").broken(), None);
+    assert!(!said(&outputs, "sums").is_empty());
+}
+
+#[test]
+fn a_query_that_keeps_keys_for_ever_is_warned_of() {
+    let forever = "CREATE QUERY seen AS\nSELECT tag, count(*) AS n FROM rfid GROUP BY tag";
+    let queries = set_of(&[forever]);
+    let warnings: Vec<String> = queries.queries()[0]
+        .warnings()
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(
+        warnings,
+        vec![
+            "2:37: a running GROUP BY tag keeps each tag for ever, WITH (ttl = '30 days') forgets those unseen for so long"
+        ]
+    );
+    for right in [
+        "CREATE QUERY seen WITH (ttl = '1 day') AS SELECT tag, count(*) AS n FROM rfid GROUP BY tag",
+        "CREATE QUERY seen AS SELECT zone, count(*) AS n FROM rfid GROUP BY zone",
+        MINUTE_SUMS,
+    ] {
+        assert!(set_of(&[right]).queries()[0].warnings().is_empty(), "{right}");
+    }
+}
+
+/// SQL that no person wrote, or that means harm, meets a limit in words.
+#[test]
+fn hostile_sql_meets_a_limit() {
+    let chain = |count: usize| vec!["entered"; count].join(" + ");
+    let nested = |count: usize| format!("{}entered{}", "abs(".repeat(count), ")".repeat(count));
+    let brackets = |count: usize| format!("{}entered{}", "(".repeat(count), ")".repeat(count));
+    let select = |expression: String| format!("CREATE QUERY q AS SELECT {expression} AS n FROM gate");
+    let window = |window: &str| {
+        format!("CREATE QUERY q AS SELECT window_start, count(*) AS n FROM {window} GROUP BY window_start")
+    };
+    let cases = [
+        (select(chain(100_000)), "at most 262144 bytes are read"),
+        (select(chain(10_000)), "more than 128 operators deep"),
+        (select(nested(5_000)), "more than 128 operators deep"),
+        (select(brackets(20_000)), "more than 128 operators deep"),
+        (
+            select(vec!["entered > 1"; 5_000].join(" OR ")),
+            "more than 128 operators deep",
+        ),
+        (
+            window("HOP(gate, event_time, INTERVAL '1 microsecond', INTERVAL '1 day')"),
+            "each row would lie in 86400000000 windows",
+        ),
+        (
+            window("TUMBLE(gate, event_time, INTERVAL '40000 days')"),
+            "at most a hundred years",
+        ),
+        (
+            window("TUMBLE(gate, event_time, INTERVAL '0 seconds')"),
+            "more than nothing",
+        ),
+        (
+            window("SESSION(gate, event_time, INTERVAL '1 hour', INTERVAL '1 second')"),
+            "make max longer",
+        ),
+        (
+            window("DAY(gate, event_time, 'Europe/Kopenhagen')"),
+            "did you mean 'Europe/Copenhagen'?",
+        ),
+    ];
+    for (sql, expected) in cases {
+        let error = parse_statement(&sql)
+            .and_then(|statement| QuerySet::new().check(statement).map(|_| ()))
+            .expect_err("it is hostile")
+            .to_string();
+        assert!(error.contains(expected), "{}…\n{error}", &sql[..80]);
+        assert!(error.len() < 1_000, "an error is for people: {} bytes", error.len());
+    }
+    // What people do write goes through.
+    for sql in [
+        select(chain(120)),
+        select(nested(45)),
+        select(format!("entered IN ({})", vec!["1"; 9_000].join(", "))),
+    ] {
+        let statement = parse_statement(&sql).expect("it is right");
+        QuerySet::new().check(statement).expect("it can run");
+    }
+}
+
+/// A key that never rests is cut, so that its sessions are said and its state stays small.
+#[test]
+fn a_session_that_never_ends_is_cut() {
+    let sql = "CREATE QUERY q AS SELECT zone, window_start, window_end, count(*) AS n
+        FROM SESSION(gate, event_time, INTERVAL '10 minutes') GROUP BY zone, window_start, window_end";
+    let mut queries = set_of(&[sql]);
+    let mut outputs = Vec::new();
+    for hour in 0..24 * 30 {
+        let events: Vec<(i64, &str, i64)> = (0..12).map(|index| (hour * 3_600 + index * 300, "a", 1)).collect();
+        queries.push("gate", &gate(&events), &mut outputs);
+        queries.advance(hour * 3_600 * SECOND, &mut outputs);
+        let footprint = queries.queries()[0].footprint();
+        assert!(footprint.bytes < 16_384, "hour {hour}: {footprint:?}");
+    }
+    let rows = said(&outputs, "q");
+    assert_eq!(rows.len(), 29, "a day each, but the last");
+    assert!(rows.iter().all(|row| row.contains("\"n\":288")), "{rows:?}");
+}

@@ -104,6 +104,13 @@ impl QuerySet {
         self.references.set(name, rows);
     }
 
+    /// Adds a stream of events that is not built in, before queries are created that read it. A time column is of the
+    /// type that [`crate::streams::time_type`] gives.
+    pub fn set_stream(&mut self, name: &str, schema: SchemaRef) {
+        let relation = Relation::Stream;
+        self.catalog.insert(name, Entry { relation, schema });
+    }
+
     /// Says when sites are open, before queries are created whose windows follow it.
     pub fn set_opening_hours(&mut self, opening_hours: Arc<dyn OpeningHours>) {
         self.catalog.set_opening_hours(opening_hours);

@@ -48,7 +48,6 @@ decayed_sum(entered - exited, event_time, INTERVAL '1 minute') FILTER (WHERE exi
 rate(entered, event_time) AS a_second, rate(entered, event_time, INTERVAL '1 minute') AS a_minute,
 first_seen(event_time) AS first_seen, last_seen(event_time) AS last_seen,
 first_value(event_id ORDER BY event_time) AS opener, last_value(event_id ORDER BY event_time) AS closer,
-last_value(event_id ORDER BY received_at DESC) AS other_end,
 stddev_pop(entered) AS spread, bool_or(exited > 3) AS busy, count(DISTINCT device) AS devices, median(entered) AS middle";
 
 fn statements() -> Vec<Statement> {
@@ -60,10 +59,12 @@ fn statements() -> Vec<Statement> {
             } else {
                 "zone, window_start, window_end"
             };
-            // By arrival, which no pane knows, and a bounded run reads the rows of a session in the order of time.
+            // No pane knows the order of arrival, or any other than of the window; and a bounded run reads the rows of a
+            // session in the order of time.
             let newest = match *name {
-                "hop_panes" | "session" => "",
-                _ => ", last_value(event_id) AS newest",
+                "hop_panes" => "",
+                "session" => ", last_value(event_id ORDER BY received_at DESC) AS other_end",
+                _ => ", last_value(event_id) AS newest, last_value(event_id ORDER BY received_at DESC) AS other_end",
             };
             let select = format!("SELECT {by}, {ANSWERS}{newest} FROM {from} GROUP BY {by}");
             let sql = format!("CREATE QUERY {name} WITH ({options}) AS {select}");

@@ -26,6 +26,9 @@ pub(crate) struct TimeBound {
     pub(crate) rest: Vec<Expr>,
 }
 
+/// A pair of columns by their numbers, and the least and greatest difference right − left that was said, microseconds.
+type Said = ((usize, usize), Option<i64>, Option<i64>);
+
 /// What the conditions say of the difference between one pair of time columns.
 #[derive(Default)]
 struct Limits {
@@ -135,7 +138,7 @@ impl Linear {
     }
 
     /// What `self <operator> 0` says: the pair of columns, and the least and greatest difference right − left.
-    fn limits(&self, operator: Operator) -> Option<((usize, usize), Option<i64>, Option<i64>)> {
+    fn limits(&self, operator: Operator) -> Option<Said> {
         let mut left = self.left.iter();
         let mut right = self.right.iter();
         let ((of_left, left_count), (of_right, right_count)) = (left.next()?, right.next()?);

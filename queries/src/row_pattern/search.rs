@@ -121,6 +121,7 @@ impl<S: Clone + Eq + Hash> Search<S> {
     }
 
     /// How many attempts there are.
+    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.attempts.len()
     }

@@ -1,5 +1,7 @@
 //! A statement is `CREATE QUERY` or `CREATE ALERT` as written: name, options with their places, and the SELECT.
 
+mod excess;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
@@ -7,6 +9,8 @@ use std::time::Duration;
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer, Whitespace};
 
+pub(crate) use self::excess::refuse_excess;
+use self::excess::{refuse_depth, refuse_length};
 use crate::error::{Position, QueryError, nearest};
 
 /// When a query speaks.
@@ -115,10 +119,6 @@ pub const SUBJECTS: [&str; 5] = ["zone", "seat", "person", "item", "device"];
 pub const SEVERITIES: [&str; 3] = ["info", "warning", "critical"];
 /// How long a finding without a clearing condition stands, when the statement does not say: an hour.
 const DEFAULT_EXPIRES_US: i64 = 3_600_000_000;
-/// A statement longer than this is refused: no person wrote it.
-const MAX_TEXT_BYTES: usize = 256 * 1024;
-/// How deep an expression may be: planning and evaluating go down its whole depth, on a stack that has an end.
-const MAX_DEPTH: usize = 128;
 
 /// Reads all statements of a text.
 ///
@@ -167,64 +167,6 @@ pub fn parse_statement(text: &str) -> Result<Statement, QueryError> {
             .at
             .wrong("there is a second statement where one was expected")),
     }
-}
-
-/// Refuses SQL that is too long or too deep to be planned, before anything goes down into it.
-///
-/// # Errors
-/// What is too long or too deep, with its place.
-pub(crate) fn refuse_excess(text: &str) -> Result<(), QueryError> {
-    refuse_length(text)?;
-    // What can't be cut into words is for the parser to word.
-    let Ok(tokens) = Tokenizer::new(&GenericDialect {}, text).tokenize_with_location() else {
-        return Ok(());
-    };
-    refuse_depth(&tokens)
-}
-
-fn refuse_length(text: &str) -> Result<(), QueryError> {
-    if text.len() <= MAX_TEXT_BYTES {
-        return Ok(());
-    }
-    Err(Position { line: 1, column: 1 }.mistake(
-        format!("the text is {} bytes long", text.len()),
-        format!("at most {MAX_TEXT_BYTES} bytes are read"),
-    ))
-}
-
-/// `a + b + c` is as deep as it has operators, and brackets go deeper still.
-fn refuse_depth(tokens: &[TokenWithSpan]) -> Result<(), QueryError> {
-    let mut depths: Vec<usize> = vec![0];
-    for token in tokens {
-        match &token.token {
-            Token::LParen | Token::LBracket => depths.push(1),
-            Token::RParen | Token::RBracket => {
-                depths.pop();
-                if depths.is_empty() {
-                    depths.push(0);
-                }
-            }
-            Token::Comma | Token::SemiColon => depths.last_mut().into_iter().for_each(|depth| *depth = 0),
-            Token::Word(word) if word.quote_style.is_none() => {
-                if let Some(depth) = depths.last_mut() {
-                    match word.value.to_uppercase().as_str() {
-                        "SELECT" | "FROM" | "WHERE" | "GROUP" | "HAVING" | "ON" | "AS" => *depth = 0,
-                        "AND" | "OR" | "NOT" | "LIKE" | "IS" | "JOIN" | "UNION" | "CASE" => *depth += 1,
-                        _ => {}
-                    }
-                }
-            }
-            Token::Whitespace(_) | Token::Number(..) | Token::SingleQuotedString(_) | Token::Period => {}
-            _ => depths.last_mut().into_iter().for_each(|depth| *depth += 1),
-        }
-        if depths.iter().sum::<usize>() > MAX_DEPTH {
-            return Err(position(token).mistake(
-                format!("the expression is more than {MAX_DEPTH} operators deep"),
-                "split it over several queries, or compare with IN (…)",
-            ));
-        }
-    }
-    Ok(())
 }
 
 struct Reader<'a> {

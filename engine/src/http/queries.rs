@@ -312,12 +312,12 @@ pub(super) async fn trial(State(shared): State<Arc<Shared>>, Json(body): Json<Sq
     let limit = body.limit.unwrap_or(TRIAL_ROWS).min(ROWS_MAX);
     let hours = body.hours.unwrap_or(TRIAL_HOURS);
     let name = statement.name.clone();
-    let (watermark, live) = shared
+    let (options, reached, live) = shared
         .asker
         .ask(move |pipeline| {
             let perception = &pipeline.perception;
             let live = perception.queries.get(&name).map(|query| query.statement().clone());
-            (perception.watermark_options(), live)
+            (perception.watermark_options(), perception.watermark(), live)
         })
         .await?;
     blocking(move || {
@@ -329,9 +329,10 @@ pub(super) async fn trial(State(shared): State<Arc<Shared>>, Json(body): Json<Sq
             events.retain(|event| event.time_us >= from);
         }
         let oldest = events.iter().map(|event| event.time_us).min();
-        let draft = said_over(&shared, statement, &events, watermark)?;
+        let time = (options, reached);
+        let draft = said_over(&shared, statement, &events, time)?;
         let live = match live {
-            Some(statement) => Some(said_over(&shared, statement, &events, watermark)?),
+            Some(statement) => Some(said_over(&shared, statement, &events, time)?),
             None => None,
         };
         Ok(Trial {
@@ -345,20 +346,21 @@ pub(super) async fn trial(State(shared): State<Arc<Shared>>, Json(body): Json<Sq
     .await
 }
 
-/// All that a statement says of events, put into a fresh set of the configured queries.
+/// All that a statement says of events, put into a fresh set of the configured queries, up to the watermark that the
+/// engine has reached by now.
 fn said_over(
     shared: &Shared,
     statement: Statement,
     events: &[Event],
-    watermark: WatermarkOptions,
+    (options, reached): (WatermarkOptions, i64),
 ) -> Result<Rows, Problem> {
     let name = statement.name.clone();
     let mut queries = (shared.fresh_queries)();
     queries.put(statement)?;
     let mut rows = Vec::new();
-    let mut observing = crate::perception::Observing::new(watermark);
+    let mut observing = crate::perception::Observing::new(options);
+    let mut outputs = Vec::new();
     for batch in events.chunks(4096) {
-        let mut outputs = Vec::new();
         let observed = observe_all(&mut observing, batch);
         for kind in Kind::ALL {
             if queries.reads(kind.as_str())
@@ -368,13 +370,15 @@ fn said_over(
             }
         }
         queries.advance(observing.watermark(), &mut outputs);
-        for output in outputs.iter().filter(|output| *output.query == *name) {
-            for (row, mut values) in batch_to_json(&output.rows.flow().batch).into_iter().enumerate() {
-                if let Some(judgement) = &output.judgement {
-                    values.insert("raise".to_owned(), judgement.raise[row].into());
-                }
-                rows.push(values);
+        outputs.retain(|output| *output.query == *name);
+    }
+    queries.advance(reached, &mut outputs);
+    for output in outputs.iter().filter(|output| *output.query == *name) {
+        for (row, mut values) in batch_to_json(&output.rows.flow().batch).into_iter().enumerate() {
+            if let Some(judgement) = &output.judgement {
+                values.insert("raise".to_owned(), judgement.raise[row].into());
             }
+            rows.push(values);
         }
     }
     let query = queries.get(&name).ok_or_else(|| Problem::not_found("query", &name))?;

@@ -179,7 +179,7 @@ fn values_of_the_wrong_shape_say_the_right_one() {
              \"mqtt://broker:1883\" for your own would be right",
             "usher.toml:4:3: `time` is a list, a section [time] would be right",
             "usher.toml:5:2: there is no section [attic], there is [alerts], [broker], [checkpoint], [decode], \
-             [engagement], [intake], [log], [mqtt_client], [privacy], [time]",
+             [engagement], [intake], [log], [mqtt_client], [privacy], [queries], [time]",
         ]
     );
     assert_eq!(

@@ -1,6 +1,7 @@
 //! The product as its users meet it: the binary, MQTT from outside, HTTP, the page in a browser.
 
 mod crash;
+mod dialect;
 mod end_to_end;
 mod garbage;
 mod listener;

@@ -74,11 +74,23 @@ impl Usher {
 
     /// Starts one with these arguments beside its folders and a free HTTP port.
     pub(crate) fn start_with(arguments: &[&str]) -> Result<Self, Box<dyn std::error::Error>> {
+        Self::start_as("", arguments)
+    }
+
+    /// Starts one on free ports, with the embedded broker and these queries beside the shipped ones.
+    pub(crate) fn start_with_queries(sql: &str) -> Result<Self, Box<dyn std::error::Error>> {
+        Self::start_as(sql, &["--mqtt", "127.0.0.1:0"])
+    }
+
+    fn start_as(sql: &str, arguments: &[&str]) -> Result<Self, Box<dyn std::error::Error>> {
         let folder = tempfile::tempdir()?;
         let config = folder.path().join("config");
         std::fs::create_dir_all(config.join("queries"))?;
         std::fs::write(config.join("site.toml"), SITE)?;
         std::fs::write(config.join("usher.toml"), SETTINGS)?;
+        if !sql.is_empty() {
+            std::fs::write(config.join("queries/own.sql"), sql)?;
+        }
         Self::run(folder, arguments)
     }
 

@@ -58,16 +58,18 @@ pub(super) async fn materialise(
         let key = (!keys.is_empty()).then(|| encoded.row(row).owned());
         by_key.entry(key).or_default().push((times.value(row), row as u32));
     }
-    let (mut indices, mut spans) = (Vec::new(), Vec::new());
+    let mut placed: Vec<(u32, Span)> = Vec::with_capacity(rows.num_rows());
     for (_, mut of_key) in by_key {
         of_key.sort_unstable();
         for run in of_key.chunk_by(|(before, _), (after, _)| after - before < gap.gap_us) {
             for (time, row) in run {
-                indices.push(*row);
-                spans.push(session_of(*time, run, gap));
+                placed.push((*row, session_of(*time, run, gap)));
             }
         }
     }
+    // As they were recorded: an aggregate may depend on the order in which rows came.
+    placed.sort_unstable_by_key(|(row, _)| *row);
+    let (indices, spans): (Vec<u32>, Vec<Span>) = placed.into_iter().unzip();
     let schema = Arc::new(window_schema(&aggregate.input)?);
     let taken: RecordBatch = take_record_batch(&rows, &UInt32Array::from(indices))?;
     let batch = batch_of(

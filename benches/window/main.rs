@@ -1,4 +1,7 @@
-//! Rows a second through one windowed GROUP BY, by keys and batch size, beside bounded DataFusion over the same rows.
+//! Rows a second through one windowed GROUP BY, by keys and batch size, beside bounded DataFusion over the same rows;
+//! and what many queries, long windows and the close of a large one cost.
+
+mod many;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -114,6 +117,23 @@ fn bounded_rate(batches: &[RecordBatch]) -> f64 {
 }
 
 fn main() {
+    let wanted = std::env::args().nth(1);
+    let is_wanted = |part: &str| wanted.as_deref().is_none_or(|wanted| wanted == part);
+    if is_wanted("rows") {
+        by_keys_and_batch();
+    }
+    if is_wanted("many") {
+        many::many();
+    }
+    if is_wanted("closing") {
+        many::closing();
+    }
+    if is_wanted("long") {
+        many::long();
+    }
+}
+
+fn by_keys_and_batch() {
     println!(
         "{:>8} {:>6} {:>14} {:>14} {:>7} {:>12} {:>12}",
         "keys", "batch", "rows/s", "bounded", "ratio", "median", "99 %"

@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, Float64Array, Int64Array, PrimitiveArray};
 use arrow::datatypes::{DataType, Float64Type, Int64Type, UInt64Type};
-use datafusion::common::Result;
+use datafusion::common::{Result, internal_err};
 
 use crate::keys::Group;
 use crate::value::Value;
@@ -50,6 +50,15 @@ pub(crate) trait GroupAccumulator: Send {
     fn merge(&mut self, other: &dyn GroupAccumulator, groups: &[Group]) -> Result<()>;
     /// Adds what the group `from` holds to the group `into`, whose rows came earlier; the caller then clears `from`.
     fn absorb(&mut self, into: Group, from: Group) -> Result<()>;
+    /// Takes back what another accumulator of the same aggregate holds for `groups` and was merged before; exactly, as
+    /// if it had never been.
+    fn take_back(&mut self, _other: &dyn GroupAccumulator, _groups: &[Group]) -> Result<()> {
+        internal_err!("what this aggregate has taken in can't be taken back")
+    }
+    /// Whether `take_back` works.
+    fn is_invertible(&self) -> bool {
+        false
+    }
     /// The values of `groups`, in their order.
     fn evaluate(&mut self, groups: &[Group]) -> Result<ArrayRef>;
     /// What a snapshot keeps of `groups`, one or more columns.
@@ -125,6 +134,16 @@ impl GroupAccumulator for Count {
         self.counts[into as usize] += self.counts[from as usize];
         Ok(())
     }
+    fn take_back(&mut self, other: &dyn GroupAccumulator, groups: &[Group]) -> Result<()> {
+        let other = same::<Self>(other);
+        for group in groups {
+            self.counts[*group as usize] -= other.counts[*group as usize];
+        }
+        Ok(())
+    }
+    fn is_invertible(&self) -> bool {
+        true
+    }
     fn evaluate(&mut self, groups: &[Group]) -> Result<ArrayRef> {
         Ok(Arc::new(Int64Array::from_iter_values(
             groups.iter().map(|group| self.counts[*group as usize]),
@@ -158,19 +177,19 @@ impl GroupAccumulator for Count {
 }
 
 macro_rules! sum_accumulator {
-    ($name:ident, $arrow:ty, $array:ty, $native:ty, $value:path, $add:expr) => {
+    ($name:ident, $arrow:ty, $array:ty, $native:ty, $value:path, $add:expr, $subtract:expr, $is_exact:literal) => {
         #[derive(Default)]
         struct $name {
             sums: Vec<$native>,
-            /// A sum over no value is null, and not 0.
-            seen: Vec<bool>,
+            /// Above 0 where there is a value: a sum over none is null, and not 0. Of merged sums, how many had one.
+            seen: Vec<u32>,
         }
 
         impl GroupAccumulator for $name {
             fn resize(&mut self, groups: usize) {
                 self.sums
                     .resize(groups.max(self.sums.len()), <$native>::default());
-                self.seen.resize(groups.max(self.seen.len()), false);
+                self.seen.resize(groups.max(self.seen.len()), 0);
             }
             fn update(&mut self, groups: &[Group], rows: &[u32], args: &[ArrayRef]) -> Result<()> {
                 let array = args[0].as_primitive::<$arrow>();
@@ -178,7 +197,7 @@ macro_rules! sum_accumulator {
                 let (sums, seen) = (&mut self.sums, &mut self.seen);
                 for_each_valid(array, groups, rows, |group, row| {
                     sums[group] = $add(sums[group], values[row]);
-                    seen[group] = true;
+                    seen[group] = 1;
                 });
                 Ok(())
             }
@@ -186,13 +205,13 @@ macro_rules! sum_accumulator {
                 if let $value(value) = args[0] {
                     let group = group as usize;
                     self.sums[group] = $add(self.sums[group], value);
-                    self.seen[group] = true;
+                    self.seen[group] = 1;
                 }
                 Ok(())
             }
             fn value(&mut self, group: Group) -> Result<Value> {
                 let group = group as usize;
-                Ok(if self.seen[group] {
+                Ok(if self.seen[group] > 0 {
                     $value(self.sums[group])
                 } else {
                     Value::Null
@@ -203,20 +222,32 @@ macro_rules! sum_accumulator {
                 for group in groups {
                     let group = *group as usize;
                     self.sums[group] = $add(self.sums[group], other.sums[group]);
-                    self.seen[group] |= other.seen[group];
+                    self.seen[group] += other.seen[group];
                 }
                 Ok(())
             }
             fn absorb(&mut self, into: Group, from: Group) -> Result<()> {
                 let (into, from) = (into as usize, from as usize);
                 self.sums[into] = $add(self.sums[into], self.sums[from]);
-                self.seen[into] |= self.seen[from];
+                self.seen[into] += self.seen[from];
                 Ok(())
+            }
+            fn take_back(&mut self, other: &dyn GroupAccumulator, groups: &[Group]) -> Result<()> {
+                let other = same::<Self>(other);
+                for group in groups {
+                    let group = *group as usize;
+                    self.sums[group] = $subtract(self.sums[group], other.sums[group]);
+                    self.seen[group] -= other.seen[group];
+                }
+                Ok(())
+            }
+            fn is_invertible(&self) -> bool {
+                $is_exact
             }
             fn evaluate(&mut self, groups: &[Group]) -> Result<ArrayRef> {
                 let values = groups
                     .iter()
-                    .map(|group| self.seen[*group as usize].then(|| self.sums[*group as usize]));
+                    .map(|group| (self.seen[*group as usize] > 0).then(|| self.sums[*group as usize]));
                 Ok(Arc::new(values.collect::<$array>()))
             }
             fn state(&mut self, groups: &[Group]) -> Result<Vec<ArrayRef>> {
@@ -225,7 +256,7 @@ macro_rules! sum_accumulator {
             fn restore(&mut self, groups: &[Group], state: &[ArrayRef]) -> Result<()> {
                 let sums = state[0].as_primitive::<$arrow>();
                 for (row, group) in groups.iter().enumerate() {
-                    self.seen[*group as usize] = sums.is_valid(row);
+                    self.seen[*group as usize] = u32::from(sums.is_valid(row));
                     self.sums[*group as usize] = if sums.is_valid(row) {
                         sums.value(row)
                     } else {
@@ -236,7 +267,7 @@ macro_rules! sum_accumulator {
             }
             fn clear(&mut self, group: Group) {
                 self.sums[group as usize] = <$native>::default();
-                self.seen[group as usize] = false;
+                self.seen[group as usize] = 0;
             }
             fn state_width(&self) -> usize {
                 1
@@ -245,7 +276,7 @@ macro_rules! sum_accumulator {
                 true
             }
             fn bytes(&self) -> usize {
-                self.sums.capacity() * 9
+                self.sums.capacity() * 12
             }
             fn as_any(&self) -> &dyn Any {
                 self
@@ -254,14 +285,26 @@ macro_rules! sum_accumulator {
     };
 }
 
-sum_accumulator!(SumInt, Int64Type, Int64Array, i64, Value::Int, i64::wrapping_add);
+sum_accumulator!(
+    SumInt,
+    Int64Type,
+    Int64Array,
+    i64,
+    Value::Int,
+    i64::wrapping_add,
+    i64::wrapping_sub,
+    true
+);
 sum_accumulator!(
     SumFloat,
     Float64Type,
     Float64Array,
     f64,
     Value::Float,
-    |a: f64, b: f64| a + b
+    |a: f64, b: f64| a + b,
+    |a: f64, b: f64| a - b,
+    // Rounding stays when a value is gone.
+    false
 );
 
 #[derive(Default)]

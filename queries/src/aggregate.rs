@@ -7,6 +7,7 @@
 mod kept;
 mod panes;
 mod single;
+mod sliding;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use arrow::compute::is_not_null;
 use arrow::datatypes::{DataType, SchemaRef, TimestampMicrosecondType};
 use datafusion::common::Result;
 
+use self::sliding::Sliding;
 use crate::accumulator::kind::AggregateKind;
 use crate::computed::{Computed, columns};
 use crate::flow::Flow;
@@ -81,6 +83,8 @@ pub(crate) struct AggregatePlan {
     pub(crate) keeps_causes: bool,
 }
 
+/// Of overlapping windows that are open, so many are shown, those that end first: each is a merge of its panes.
+const SHOWN_WINDOWS: usize = 64;
 /// Empty slots kept for the next windows: a window that opens every second should not allocate every second.
 const SPARE_SLOTS: usize = 4;
 
@@ -98,6 +102,9 @@ pub(crate) struct Aggregate {
     spare: Vec<Slot>,
     /// The hopping windows of a query that keeps panes.
     panes: Option<Hop>,
+    /// Paned only: whether a window can be moved on pane by pane, and the one that was moved last.
+    can_slide: bool,
+    sliding: Option<Sliding>,
     /// Whether the rows tell if they are final: then each window is said once more when it is.
     tells_final: bool,
     watermark: i64,
@@ -172,12 +179,15 @@ impl Aggregate {
             .iter()
             .any(|column| matches!(column, GroupColumn::Final | GroupColumn::Amended));
         let turn = if plan.window.is_some() { i64::MIN } else { i64::MAX };
+        let can_slide = panes.is_some() && Sliding::is_possible(&plan);
         Ok(Self {
             plan,
             keys,
             slots: BTreeMap::new(),
             changed: BTreeSet::new(),
             spare: Vec::new(),
+            can_slide,
+            sliding: None,
             panes,
             tells_final,
             watermark: i64::MIN,
@@ -361,6 +371,7 @@ impl Aggregate {
 
     fn add(&mut self, span: Span, rows: &[u32], flow: &Flow, columns: &Columns) -> Result<()> {
         let watermark = self.watermark;
+        self.unslide(span);
         let notes_changes = self.notes_changes(span);
         if notes_changes {
             self.changed.insert(span);
@@ -631,9 +642,8 @@ impl Operator for Aggregate {
         let mut out = Vec::new();
         let telling = Telling::now(self.watermark, false);
         if let Some(hop) = self.panes {
-            let starts: BTreeSet<i64> = self.slots.keys().flat_map(|pane| hop.starts(pane.start)).collect();
-            let said_until = self.said_until;
-            for start in starts.into_iter().filter(|start| start + hop.size_us > said_until) {
+            let open = self.due_starts(self.said_until, i64::MAX, hop);
+            for start in open.into_iter().take(SHOWN_WINDOWS) {
                 self.say_merged(hop.span(start), None, telling, &mut out)?;
             }
         } else {
@@ -670,7 +680,9 @@ impl Operator for Aggregate {
             } else {
                 0
             },
-            bytes: self.keys.bytes() + slots.map(Slot::bytes).sum::<usize>(),
+            bytes: self.keys.bytes()
+                + slots.map(Slot::bytes).sum::<usize>()
+                + self.sliding.as_ref().map_or(0, Sliding::bytes),
         }
     }
 

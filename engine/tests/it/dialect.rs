@@ -138,9 +138,7 @@ async fn a_draft_stands_beside_the_running_query_and_a_change_leaves_others_runn
     }
     // Later than the windows of a minute that the first two are in.
     let later = r#"{"id":"c","ts":"2026-03-02T10:05:00+08:00","in":0}"#;
-    usher
-        .publish("usher/in/main/reading-room/gate/door-1", later)
-        .await?;
+    usher.publish("usher/in/main/reading-room/gate/door-1", later).await?;
     let day = usher
         .query("SELECT window_start, window_end, final, entered FROM by_day")
         .await?;

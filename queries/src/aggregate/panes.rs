@@ -88,7 +88,7 @@ impl Aggregate {
     }
 
     /// Where the windows begin that end after `since` and by `until` and hold rows.
-    fn due_starts(&self, since: i64, until: i64, hop: Hop) -> Vec<i64> {
+    pub(super) fn due_starts(&self, since: i64, until: i64, hop: Hop) -> Vec<i64> {
         let (Some((first, _)), Some((last, _))) = (self.slots.first_key_value(), self.slots.last_key_value()) else {
             return Vec::new();
         };
@@ -119,7 +119,13 @@ impl Aggregate {
                 is_final: self.plan.lateness_us == 0,
                 ..Telling::now(before.max(span.end), false)
             };
-            self.say_merged(span, None, telling, out)?;
+            match self.slide_to(span, hop)? {
+                Some((mut sliding, members)) => {
+                    Self::say(&self.plan, &self.keys, span, sliding.merged(), &members, telling, out)?;
+                    self.keep_sliding(sliding);
+                }
+                None => self.say_merged(span, None, telling, out)?,
+            }
         }
         self.said_until = self.said_until.max(until);
         Ok(())
@@ -155,6 +161,8 @@ impl Aggregate {
             if self.pane_drop(*pane, hop) > watermark {
                 break;
             }
+            let pane = *pane;
+            self.slide_past(pane)?;
             if let Some((pane, slot)) = self.slots.pop_first() {
                 self.changed.remove(&pane);
                 self.retire(slot);

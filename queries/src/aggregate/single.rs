@@ -93,6 +93,7 @@ impl Aggregate {
     fn add_row(&mut self, span: Span, group: Group, row: &Row, arguments: &Arguments) -> Result<()> {
         let watermark = self.watermark.max(row.watermark);
         // What a query says of its own accord at each change is said right after this.
+        self.unslide(span);
         let notes_change = self.plan.emit != Emit::Update && self.notes_changes(span);
         if notes_change {
             self.changed.insert(span);

@@ -142,7 +142,13 @@ impl Question {
         let is_session = window.contains("SESSION");
         let mut keys = vec!["site"];
         keys.extend(dice.some(&["zone", "person", "antenna % 2", "action"], 3));
-        let mut aggregates = dice.some(AGGREGATES, 5);
+        // Those that can be taken back exactly let long windows slide.
+        let aggregates = if dice.below(3) == 0 {
+            &AGGREGATES[..3]
+        } else {
+            AGGREGATES
+        };
+        let mut aggregates = dice.some(aggregates, aggregates.len().min(5));
         if aggregates.is_empty() {
             aggregates.push(dice.one_of(AGGREGATES));
         }

@@ -413,6 +413,10 @@ fn unsupported_sql_is_an_error_with_its_position() {
             "1:33: TUMBLE has 2 arguments; TUMBLE(stream, time, size[, offset]) was expected",
         ),
         (
+            "CREATE QUERY q AS SELECT site FROM SESION(gate, event_time, INTERVAL '1 hour')",
+            "1:36: there is no window 'SESION', did you mean 'SESSION'?",
+        ),
+        (
             "CREATE QUERY q AS SELECT site FROM gate WHERE",
             "Expected: an expression",
         ),

@@ -95,6 +95,9 @@ pub(crate) fn session(tables: Tables, continuous: bool) -> datafusion::common::R
     Ok(state)
 }
 
+/// What may be called in FROM.
+const CALLS: [&str; 6] = ["TUMBLE", "HOP", "SESSION", "DAY", "OPENING", "ABSENT"];
+
 /// Plans statements over one catalog.
 pub(crate) struct Planner {
     state: SessionState,
@@ -124,6 +127,21 @@ impl Planner {
 
     /// Says of a relation that is not there which one was meant.
     fn named(&self, error: QueryError) -> QueryError {
+        let function = error
+            .wrong
+            .strip_prefix("table function '")
+            .and_then(|rest| rest.split('\'').next());
+        if let Some(name) = function {
+            let right = match nearest(&name.to_uppercase(), CALLS.into_iter()) {
+                Some(near) => format!("did you mean '{near}'?"),
+                None => format!("there are: {}", CALLS.join(", ")),
+            };
+            return QueryError {
+                wrong: format!("there is no window '{name}'"),
+                right: Some(right),
+                ..error
+            };
+        }
         let Some(name) = error
             .wrong
             .strip_prefix("table '")

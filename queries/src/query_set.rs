@@ -549,7 +549,8 @@ impl QuerySet {
             Arc::new(StringArray::from_iter_values(late.iter().map(|(_, row)| row.reason))),
         ];
         if let Ok(batch) = RecordBatch::try_new(schema, columns) {
-            let flow = Flow::at_watermark(batch, self.watermark.unwrap_or(i64::MIN));
+            let mut flow = Flow::at_watermark(batch, self.watermark.unwrap_or(i64::MIN));
+            flow.causes = Arc::new(late.iter().map(|(_, row)| row.event_id.as_deref()).collect());
             let mut dropped = Vec::new();
             self.deliver(LATE, &Rows::Many(flow), &mut dropped, out);
         }

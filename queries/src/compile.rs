@@ -33,7 +33,8 @@ pub(crate) struct Compiled {
     pub(crate) schema: SchemaRef,
     /// Which columns tell rows apart that amend each other; `None` where each row stands for itself.
     pub(crate) keys: Option<Vec<usize>>,
-    /// The longest window and what joins wait for, microseconds: how far times of output rows lie behind the watermark.
+    /// How far times of output rows may lie behind the watermark, microseconds: as far as those of the input, and the
+    /// longest window and what joins wait for beside that.
     pub(crate) lag_us: i64,
     pub(crate) has_state: bool,
     /// Whether rows are grouped, so that one may be said again with other values.
@@ -58,7 +59,8 @@ pub(crate) fn compile(
         keeps_causes,
         props: ExecutionProps::new(),
         pipeline: Pipeline::default(),
-        lag_us: 0,
+        source_lag_us: 0,
+        longest_us: 0,
         has_state: false,
         windowed: false,
         running: false,
@@ -76,7 +78,11 @@ pub(crate) fn compile(
         pipeline: compiler.pipeline,
         schema: Arc::new(plan.schema().as_arrow().clone()),
         keys,
-        lag_us: compiler.lag_us.saturating_add(waits_us),
+        // A sum and not the greatest: the windows end that much later than the query's own watermark is behind.
+        lag_us: compiler
+            .source_lag_us
+            .saturating_add(compiler.longest_us)
+            .saturating_add(waits_us),
         has_state: compiler.has_state,
         is_grouped: compiler.windowed || compiler.running,
         emit,
@@ -91,7 +97,10 @@ struct Compiler<'a> {
     keeps_causes: bool,
     props: ExecutionProps,
     pipeline: Pipeline,
-    lag_us: i64,
+    /// How far times of the queries it reads may lie behind the watermark.
+    source_lag_us: i64,
+    /// The longest window.
+    longest_us: i64,
     has_state: bool,
     windowed: bool,
     running: bool,
@@ -177,7 +186,7 @@ impl Compiler<'_> {
                 "GROUP BY the key, window_start and window_end",
             ));
         };
-        self.lag_us = self.lag_us.max(planned.windows.longest_us());
+        self.longest_us = self.longest_us.max(planned.windows.longest_us());
         let schema = Arc::new(plan.schema().as_arrow().clone());
         Ok(self
             .pipeline
@@ -219,7 +228,7 @@ impl Compiler<'_> {
         let relabel = Relabel::new(scan.projection.clone(), schema, format!("Read {name}"));
         let index = self.pipeline.add_leaf(name, Box::new(relabel));
         if let Some(Relation::Output { lag_us, .. }) = self.catalog.get(name).map(|entry| &entry.relation) {
-            self.lag_us = self.lag_us.max(*lag_us);
+            self.source_lag_us = self.source_lag_us.max(*lag_us);
         }
         Ok(index)
     }

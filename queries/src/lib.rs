@@ -50,4 +50,6 @@ mod feeding;
 #[cfg(test)]
 mod golden;
 #[cfg(test)]
+mod nexmark;
+#[cfg(test)]
 mod oracle;

@@ -173,7 +173,8 @@ fn rounded(value: Value) -> Value {
     }
 }
 
-fn line(batch: &RecordBatch, row: usize) -> String {
+/// One row as JSON, floats rounded.
+pub(crate) fn line(batch: &RecordBatch, row: usize) -> String {
     let object = row_to_json(batch, row)
         .into_iter()
         .map(|(name, value)| (name, rounded(value)));

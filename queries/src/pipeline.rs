@@ -211,10 +211,18 @@ impl Pipeline {
     }
 }
 
-/// Gives rows of an operator whose watermark stays behind the watermarks of the pipeline.
-fn brought_forward(said: &mut Vec<Rows>, back_us: i64) {
+/// Gives rows of what is set back, an operator or a whole query, the watermarks of what it stands in.
+pub(crate) fn brought_forward(said: &mut Vec<Rows>, back_us: i64) {
     if back_us > 0 {
+        // What was said before there was a watermark stays so.
+        let forward = |met: i64| {
+            if met == i64::MIN {
+                met
+            } else {
+                met.saturating_add(back_us)
+            }
+        };
         let rows = std::mem::take(said).into_iter();
-        said.extend(rows.map(|rows| rows.meeting(|met| met.saturating_add(back_us))));
+        said.extend(rows.map(|rows| rows.meeting(forward)));
     }
 }

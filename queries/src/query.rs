@@ -13,6 +13,7 @@ use crate::computed::Computed;
 use crate::cost::{Cost, Counters};
 use crate::error::QueryError;
 use crate::operator::{Context, Footprint};
+use crate::pipeline::brought_forward;
 use crate::planner::Planner;
 use crate::row::Rows;
 use crate::snapshot::QuerySnapshot;
@@ -236,6 +237,8 @@ impl Query {
                     query.compiled.pipeline.push(source, rows, context, out)?;
                 }
             }
+            // What reads this query sets its rows back itself, by as much as it is behind the watermark of all.
+            brought_forward(out, lag_us);
             Ok(())
         });
         if self.compiled.has_state {
@@ -272,7 +275,9 @@ impl Query {
             query
                 .compiled
                 .pipeline
-                .advance(watermark.saturating_sub(lag_us), context, out)
+                .advance(watermark.saturating_sub(lag_us), context, out)?;
+            brought_forward(out, lag_us);
+            Ok(())
         })
     }
 

@@ -127,13 +127,13 @@ impl Compiler<'_> {
         self.has_state = true;
         let operator: Box<dyn Operator> = match (window.map(|window| (window.spec, &window.time)), planned) {
             (Some((WindowSpec::Session(gap), time)), _) => {
-                self.lag_us = self.lag_us.max(gap.gap_us.saturating_add(gap.max_us));
+                self.longest_us = self.longest_us.max(gap.gap_us.saturating_add(gap.max_us));
                 let time = self.physical(time, schema)?;
                 Box::new(self.wrap(Sessions::new(plan, time, gap))?)
             }
             (_, planned) => {
                 if let Some(window) = &planned {
-                    self.lag_us = self.lag_us.max(window.windows.longest_us());
+                    self.longest_us = self.longest_us.max(window.windows.longest_us());
                 }
                 plan.window = planned;
                 Box::new(self.wrap(Aggregate::new(plan))?)

@@ -155,6 +155,68 @@ fn windows_over_windows_are_right_when_time_jumps() {
 }
 
 #[test]
+fn windows_three_deep_are_right_however_time_moves_on() {
+    let over = |name: &str, source: &str, size: &str| {
+        format!(
+            "CREATE QUERY {name} AS
+             SELECT window_start, window_end, sum(entered) AS entered
+             FROM TUMBLE((SELECT window_start AS began, entered FROM {source}), began, INTERVAL '{size}')
+             GROUP BY window_start, window_end"
+        )
+    };
+    // Rows of the middle are behind by its own windows and those it reads; the last has none so long that it would not show.
+    let (middle, last) = (
+        over("middle", "sums", "3 minutes"),
+        over("last", "middle", "30 seconds"),
+    );
+    let events: Vec<(i64, &str, i64)> = (0..100).map(|index| (index * 17, "a", index)).collect();
+    let run = |step: i64| {
+        let mut queries = set_of(&[MINUTE_SUMS, &middle, &last]);
+        let mut outputs = Vec::new();
+        for event in &events {
+            queries.push("gate", &gate(&[*event]), &mut outputs);
+            if event.0 % step == 0 {
+                queries.advance(event.0 * SECOND, &mut outputs);
+            }
+        }
+        for second in (1_700..3_000).step_by(step as usize) {
+            queries.advance(second * SECOND, &mut outputs);
+        }
+        queries.advance(i64::MAX / 4, &mut outputs);
+        assert_eq!(queries.get("last").expect("it runs").counters().late_rows, 0, "{step}");
+        said(&outputs, "last")
+    };
+    let jumping = run(10_000);
+    assert_eq!(jumping.len(), 10, "{jumping:#?}");
+    for step in [1, 34, 170] {
+        assert_eq!(run(step), jumping, "in steps of {step} s");
+    }
+}
+
+#[test]
+fn what_a_query_over_windows_says_meets_the_watermark_of_all() {
+    let hours = "CREATE QUERY hours AS
+        SELECT window_start, window_end, count(*) AS n
+        FROM TUMBLE((SELECT window_start AS began FROM sums), began, INTERVAL '1 hour')
+        GROUP BY window_start, window_end";
+    let mut queries = set_of(&[MINUTE_SUMS, hours]);
+    let mut outputs = Vec::new();
+    queries.push("gate", &gate(&[(1, "a", 1)]), &mut outputs);
+    queries.advance(40_000 * SECOND, &mut outputs);
+    let met = |name: &str| {
+        let of_query = outputs.iter().filter(|output| output.query.as_ref() == name);
+        of_query.map(|output| output.rows.watermark(0)).collect::<Vec<_>>()
+    };
+    let lag = 40_000 * SECOND - queries.watermark_of("hours").expect("time has moved on");
+    assert!(lag > 0, "minutes are said when they are over");
+    assert_eq!(
+        met("hours"),
+        vec![3_600 * SECOND + lag],
+        "when the hour was over and {lag}"
+    );
+}
+
+#[test]
 fn a_query_that_keeps_more_than_it_may_stops_alone() {
     let greedy =
         "CREATE QUERY greedy WITH (memory = '1 MiB') AS SELECT event_id, count(*) AS n FROM gate GROUP BY event_id";

@@ -4,41 +4,33 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use chrono_tz::Tz;
-use usher_queries::civil_time::{OpeningHours, day_around};
+use usher_queries::civil_time::{LONGEST_DAY_US, OpeningHours, day_around};
 
 use crate::calendar::Calendar;
 use crate::site::Places;
 
-/// How far from 2026 on openings are looked through for the longest one: a year, with both its changes of clocks.
-const LOOKED_THROUGH_DAYS: i64 = 370;
-/// 2026-01-01T00:00:00Z, microseconds since 1970.
-const NEW_YEAR_2026_US: i64 = 1_767_225_600_000_000;
-const DAY_US: i64 = 86_400_000_000;
-
-/// When each site is open. A site that never closes is taken by its civil days; one that nobody wrote down too, in UTC.
+/// When each site is open. A site that never closes is taken by its civil days, and so is one that stays open over
+/// several; one that nobody wrote down too, in UTC.
 #[derive(Debug)]
 pub struct SiteHours {
     sites: HashMap<String, Calendar>,
-    longest_us: i64,
 }
 
 impl SiteHours {
     /// The hours of a place.
     pub fn of(places: &Places) -> Arc<dyn OpeningHours> {
-        let sites: HashMap<String, Calendar> = places
-            .sites()
-            .map(|site| (site.id.clone(), site.calendar.clone()))
-            .collect();
-        let longest_us = sites.values().map(longest_us).max().unwrap_or(0).max(25 * DAY_US / 24);
-        Arc::new(Self { sites, longest_us })
+        let sites = places.sites().map(|site| (site.id.clone(), site.calendar.clone()));
+        Arc::new(Self { sites: sites.collect() })
     }
 }
 
 fn interval(calendar: &Calendar, at_us: i64) -> Option<(i64, i64)> {
-    if calendar.is_always_open() {
-        return Some(day_around(calendar.time_zone(), at_us));
+    let (start, end) = calendar.opening_interval(at_us)?;
+    if end.saturating_sub(start) <= LONGEST_DAY_US {
+        return Some((start, end));
     }
-    calendar.opening_interval(at_us)
+    let (first, last) = day_around(calendar.time_zone(), at_us);
+    Some((start.max(first), end.min(last)))
 }
 
 /// The first end of an interval behind an instant; the end of time for a site that does not open any more.
@@ -48,19 +40,6 @@ fn next_end(calendar: &Calendar, after_us: i64) -> i64 {
     }
     let opening = calendar.next_opening(after_us).and_then(|at| interval(calendar, at));
     opening.map_or(i64::MAX, |(_, end)| end)
-}
-
-fn longest_us(calendar: &Calendar) -> i64 {
-    let until = NEW_YEAR_2026_US + LOOKED_THROUGH_DAYS * DAY_US;
-    let (mut at, mut longest) = (NEW_YEAR_2026_US, 0);
-    while at < until {
-        let end = next_end(calendar, at);
-        if let Some((start, end)) = interval(calendar, end.saturating_sub(1)) {
-            longest = longest.max(end - start);
-        }
-        at = end;
-    }
-    longest
 }
 
 impl OpeningHours for SiteHours {
@@ -78,7 +57,7 @@ impl OpeningHours for SiteHours {
     }
 
     fn longest_us(&self) -> i64 {
-        self.longest_us
+        LONGEST_DAY_US
     }
 }
 
@@ -166,11 +145,36 @@ mod tests {
                 "{site} {at}"
             );
         }
-        assert_eq!(hours.longest_us(), 25 * 3_600_000_000);
         assert_eq!(hours.interval("shanghai", us("2026-03-29T15:00:00Z")), None);
         // A site that nobody wrote down: its day is that of UTC.
         let day = (us("2026-03-29T00:00:00Z"), us("2026-03-30T00:00:00Z"));
         assert_eq!(hours.interval("elsewhere", us("2026-03-29T15:00:00Z")), Some(day));
+    }
+
+    /// Open round the clock but for a holiday: an interval is the day, whichever of its instants is asked for.
+    #[test]
+    fn who_stays_open_over_days_is_taken_by_days() {
+        let places = r#"
+            [[site]]
+            id = "round-the-clock"
+            time_zone = "Asia/Shanghai"
+            opening = { mon-sun = "24h" }
+            closed = ["2026-12-25"]
+        "#;
+        let hours = SiteHours::of(&Places::read(Path::new("site.toml"), places).expect("it is right"));
+        let day = (us("2025-06-01T00:00:00+08:00"), us("2025-06-02T00:00:00+08:00"));
+        for at in [
+            "2025-06-01T00:00:00+08:00",
+            "2025-06-01T10:00:00+08:00",
+            "2025-06-01T23:59:59+08:00",
+        ] {
+            assert_eq!(hours.interval("round-the-clock", us(at)), Some(day), "{at}");
+        }
+        assert_eq!(hours.interval("round-the-clock", us("2026-12-25T12:00:00+08:00")), None);
+        assert_eq!(
+            hours.next_end(us("2026-12-24T12:00:00+08:00")),
+            us("2026-12-25T00:00:00+08:00").min(us("2026-12-25T00:00:00Z"))
+        );
     }
 
     #[test]

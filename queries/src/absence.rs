@@ -139,7 +139,10 @@ impl Absence {
             spell.first = spell.first.min(other.first);
             let is_last = match other.last.cmp(&spell.last) {
                 Ordering::Equal => {
-                    rank(&self.plan.schema, &other.row.values)? > rank(&self.plan.schema, &spell.row.values)?
+                    let (theirs, ours) = (&other.row, &spell.row);
+                    let ranks = rank(&self.plan.schema, &theirs.values)?.cmp(&rank(&self.plan.schema, &ours.values)?);
+                    // Of rows that are equal in all columns the event that made them still tells which.
+                    ranks.then_with(|| theirs.cause.cmp(&ours.cause)) == Ordering::Greater
                 }
                 order => order == Ordering::Greater,
             };

@@ -51,6 +51,10 @@ impl Operator for AssignWindows {
         false
     }
 
+    fn lag_us(&self) -> i64 {
+        self.window.windows.longest_us()
+    }
+
     fn next_due(&self) -> i64 {
         i64::MAX
     }

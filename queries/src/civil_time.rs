@@ -39,6 +39,8 @@ impl OpeningHours for AlwaysOpen {
     }
 }
 
+/// How long the longest civil day is, microseconds: one on which the clocks go back, in Antarctica by two hours.
+pub const LONGEST_DAY_US: i64 = 26 * 3_600_000_000;
 const DAY_US: i64 = 86_400_000_000;
 
 /// The civil day of a time zone around an instant: from its first moment to that of the next day, microseconds since

@@ -17,7 +17,7 @@ use crate::absent::AbsentNode;
 use crate::aggregate::WindowPlan;
 use crate::assign_windows::AssignWindows;
 use crate::below::{Below, unaliased, window_of};
-use crate::catalog::{Catalog, Relation, amends};
+use crate::catalog::{Catalog, Relation};
 use crate::computed::Computed;
 use crate::error::{Position, QueryError, find_word, from_datafusion};
 use crate::join::{JoinPlan, ReferenceJoin};
@@ -34,11 +34,11 @@ pub(crate) struct Compiled {
     /// Which columns tell rows apart that amend each other; `None` where each row stands for itself.
     pub(crate) keys: Option<Vec<usize>>,
     /// How far times of output rows may lie behind the watermark, microseconds: as far as those of the input, and the
-    /// longest window and what joins wait for beside that.
+    /// what windows and joins wait for beside that.
     pub(crate) lag_us: i64,
     pub(crate) has_state: bool,
-    /// Whether rows are grouped, so that one may be said again with other values.
-    pub(crate) is_grouped: bool,
+    /// Whether a row may be said again with other values.
+    pub(crate) amends: bool,
     pub(crate) emit: Emit,
     /// The reference tables it looks up.
     pub(crate) references: Vec<String>,
@@ -60,7 +60,7 @@ pub(crate) fn compile(
         props: ExecutionProps::new(),
         pipeline: Pipeline::default(),
         source_lag_us: 0,
-        longest_us: 0,
+        amends: false,
         has_state: false,
         windowed: false,
         running: false,
@@ -79,12 +79,9 @@ pub(crate) fn compile(
         schema: Arc::new(plan.schema().as_arrow().clone()),
         keys,
         // A sum and not the greatest: the windows end that much later than the query's own watermark is behind.
-        lag_us: compiler
-            .source_lag_us
-            .saturating_add(compiler.longest_us)
-            .saturating_add(waits_us),
+        lag_us: compiler.source_lag_us.saturating_add(waits_us),
         has_state: compiler.has_state,
-        is_grouped: compiler.windowed || compiler.running,
+        amends: compiler.amends,
         emit,
         references: compiler.references,
         warnings: compiler.warnings,
@@ -99,8 +96,8 @@ struct Compiler<'a> {
     pipeline: Pipeline,
     /// How far times of the queries it reads may lie behind the watermark.
     source_lag_us: i64,
-    /// The longest window.
-    longest_us: i64,
+    /// Whether what was compiled so far says rows again with other values.
+    amends: bool,
     has_state: bool,
     windowed: bool,
     running: bool,
@@ -186,7 +183,6 @@ impl Compiler<'_> {
                 "GROUP BY the key, window_start and window_end",
             ));
         };
-        self.longest_us = self.longest_us.max(planned.windows.longest_us());
         let schema = Arc::new(plan.schema().as_arrow().clone());
         Ok(self
             .pipeline
@@ -387,7 +383,7 @@ fn key_columns(plan: &LogicalPlan) -> Option<Vec<usize>> {
 /// Whether a query of this mode says rows again.
 pub(crate) fn output_relation(compiled: &Compiled) -> Relation {
     Relation::Output {
-        amends: compiled.is_grouped && amends(compiled.emit),
+        amends: compiled.amends,
         lag_us: compiled.lag_us,
     }
 }

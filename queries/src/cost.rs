@@ -37,6 +37,8 @@ pub(crate) struct Cost {
     pub(crate) rows_in: u64,
     pub(crate) rows_out: u64,
     pub(crate) late_rows: u64,
+    /// What the operators of an earlier form of the query counted.
+    pub(crate) amended_before: u64,
     busy_ns: u64,
     took: Histogram<u32>,
 }
@@ -47,6 +49,7 @@ impl Default for Cost {
             rows_in: 0,
             rows_out: 0,
             late_rows: 0,
+            amended_before: 0,
             busy_ns: 0,
             took: Histogram::new_with_bounds(1, LONGEST_NS, DIGITS).expect("the bounds and digits are right"),
         }
@@ -69,7 +72,7 @@ impl Cost {
             rows_in: self.rows_in,
             rows_out: self.rows_out,
             late_rows: self.late_rows,
-            amended_rows,
+            amended_rows: self.amended_before + amended_rows,
             evaluations: self.took.len(),
             busy_ns: self.busy_ns,
             p50_us: percentile(0.5),

@@ -36,6 +36,8 @@ pub(crate) struct IntervalJoinPlan {
     pub(crate) high_us: i64,
     /// How late a row may come, microseconds.
     pub(crate) lateness_us: i64,
+    /// How far the times of each side's rows may lie behind the watermark by what the side itself waits for.
+    pub(crate) behind_us: [i64; 2],
     /// Whether NULL is a key like others; in most joins it is equal to nothing.
     pub(crate) null_equals_null: bool,
     /// A further condition over the joined columns.
@@ -168,7 +170,8 @@ impl IntervalJoin {
             }
             return Ok(());
         };
-        if time < row.watermark.saturating_sub(plan.lateness_us) {
+        let allowed_us = plan.lateness_us.saturating_add(plan.behind_us[side]);
+        if time < row.watermark.saturating_sub(allowed_us) {
             context.late.push(LateRow {
                 event_id: row.cause.as_deref().map(str::to_owned),
                 event_time: time,
@@ -256,14 +259,18 @@ impl Operator for IntervalJoin {
 
     /// Forgets the rows that nothing can find any more. This is done here and not when rows come: those of two streams
     /// come one stream after the other, and the second may bring partners that met earlier watermarks.
+    ///
+    /// The watermark is that of the slower side; what is said meets the watermark of all.
     fn advance(&mut self, watermark: i64, _context: &mut Context<'_>, out: &mut Vec<Rows>) -> Result<()> {
+        let behind_us = self.plan.behind_us[0].max(self.plan.behind_us[1]);
         for side in 0..2 {
             let wait_us = self.plan.reach_us(side).saturating_add(self.plan.lateness_us);
             let mut said = Vec::new();
             while let Some(((time, _), row)) = self.sides[side].take_before(watermark.saturating_sub(wait_us)) {
                 if self.plan.outer == Some(side) && !row.is_matched {
                     // As if it had been said the moment it was certain, however far the watermark has jumped.
-                    let certain = time.saturating_add(wait_us).saturating_add(1).max(row.watermark);
+                    let certain = time.saturating_add(wait_us).saturating_add(1).saturating_add(behind_us);
+                    let certain = certain.max(row.watermark);
                     said.push(self.plan.unmatched(side, &row.values, certain, row.cause));
                 }
             }
@@ -285,7 +292,13 @@ impl Operator for IntervalJoin {
 
     fn lag_us(&self) -> i64 {
         let apart = self.plan.high_us.max(-self.plan.low_us).max(0);
-        apart.saturating_add(self.plan.lateness_us)
+        // A row that nothing matched is certain a microsecond after the last that could have matched it.
+        apart.saturating_add(self.plan.lateness_us).saturating_add(1)
+    }
+
+    /// Each side is behind by what it waits for itself, and rows are judged by that.
+    fn reads_watermarks(&self) -> bool {
+        false
     }
 
     fn snapshot(&mut self) -> Result<Option<arrow::array::RecordBatch>> {

@@ -46,6 +46,8 @@ pub mod window;
 #[cfg(test)]
 mod batches;
 #[cfg(test)]
+mod behind;
+#[cfg(test)]
 mod feeding;
 #[cfg(test)]
 mod golden;

@@ -14,6 +14,11 @@ struct Node {
 }
 
 impl Node {
+    /// How far times of the rows it says may lie behind the pipeline's watermark.
+    fn lag_us(&self) -> i64 {
+        self.behind_us.saturating_add(self.operator.lag_us())
+    }
+
     /// By how much rows that go in must be set back.
     fn set_back_us(&self) -> i64 {
         if self.operator.reads_watermarks() {
@@ -108,9 +113,12 @@ impl Pipeline {
 
     /// How far times of the rows it says may lie behind the watermark because of what its operators wait for.
     pub(crate) fn lag_us(&self) -> i64 {
-        self.nodes
-            .last()
-            .map_or(0, |node| node.behind_us.saturating_add(node.operator.lag_us()))
+        self.nodes.last().map_or(0, Node::lag_us)
+    }
+
+    /// The same of the rows that one of its operators says.
+    pub(crate) fn lag_of(&self, node: usize) -> i64 {
+        self.nodes[node].lag_us()
     }
 
     /// The first watermark at which `advance` has something to do.
@@ -200,7 +208,7 @@ impl Pipeline {
         for (input, child) in children.iter().enumerate() {
             let child = &mut self.nodes[*child];
             child.parent = Some((index, input));
-            behind_us = behind_us.max(child.behind_us.saturating_add(child.operator.lag_us()));
+            behind_us = behind_us.max(child.lag_us());
         }
         self.nodes.push(Node {
             operator,

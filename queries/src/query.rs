@@ -242,7 +242,9 @@ impl Query {
             Ok(())
         });
         if self.compiled.has_state {
-            self.measure_in = self.measure_in.saturating_sub(rows_in);
+            // What was said tells how many windows a row opened.
+            let rows_out = outputs.iter().map(|output| output.rows.len() as u64).sum::<u64>();
+            self.measure_in = self.measure_in.saturating_sub(rows_in + rows_out);
             if self.measure_in == 0 {
                 self.keep_to_budget();
             }
@@ -359,14 +361,23 @@ impl Query {
 
     /// Takes over what the query in whose place it comes has counted.
     pub(crate) fn count_on_from(&mut self, before: &mut Self) {
+        let amended_rows = before.counters().amended_rows;
         self.cost = std::mem::take(&mut before.cost);
+        self.cost.amended_before = amended_rows;
     }
 
     pub(crate) fn snapshot(&mut self) -> Result<QuerySnapshot> {
         Ok(QuerySnapshot {
             name: self.name.to_string(),
-            fingerprint: self.fingerprint(),
-            parts: self.compiled.pipeline.snapshot()?,
+            // What a query kept that has stopped is of no use: it begins anew.
+            fingerprint: match &self.broken {
+                Some(reason) => format!("it had stopped: {reason}"),
+                None => self.fingerprint(),
+            },
+            parts: match self.broken {
+                Some(_) => Vec::new(),
+                None => self.compiled.pipeline.snapshot()?,
+            },
         })
     }
 

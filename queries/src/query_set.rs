@@ -550,6 +550,8 @@ impl QuerySet {
         ];
         if let Ok(batch) = RecordBatch::try_new(schema, columns) {
             let mut flow = Flow::at_watermark(batch, self.watermark.unwrap_or(i64::MIN));
+            // Each by the watermark it met: how many came late at once must make no difference.
+            flow.watermarks = Arc::new(late.iter().map(|(_, row)| row.watermark).collect());
             flow.causes = Arc::new(late.iter().map(|(_, row)| row.event_id.as_deref()).collect());
             let mut dropped = Vec::new();
             self.deliver(LATE, &Rows::Many(flow), &mut dropped, out);

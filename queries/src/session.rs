@@ -25,8 +25,8 @@ use crate::row::{Row, Rows};
 use crate::value::Value;
 use crate::window::{Gap, WindowSpec};
 
-/// Why a row is late for every session.
-const SESSIONS_WERE_SAID: &str = "the sessions it could belong to were said";
+/// Why a row is late for every session, also for one that is still open: without the rows before it nobody knows.
+const SESSIONS_WERE_SAID: &str = "sessions it could belong to may have been said";
 
 /// The number of a piece among the accumulators.
 type PieceId = Group;
@@ -532,6 +532,11 @@ impl Operator for Sessions {
 
     fn advance(&mut self, watermark: i64, _context: &mut Context<'_>, out: &mut Vec<Rows>) -> Result<()> {
         self.move_watermark(watermark, out)
+    }
+
+    fn lag_us(&self) -> i64 {
+        let longest = self.gap.gap_us.saturating_add(self.gap.max_us);
+        longest.saturating_add(self.plan.lateness_us)
     }
 
     fn next_due(&self) -> i64 {

@@ -105,15 +105,20 @@ impl Slot {
         changed
     }
 
-    /// Forgets a group.
-    pub(crate) fn clear_group(&mut self, group: Group) {
-        self.flags[group as usize] = 0;
+    /// Sets a group back to nothing that stays where it is.
+    pub(crate) fn reset_group(&mut self, group: Group) {
         for accumulator in &mut self.accumulators {
             accumulator.clear(group);
         }
         if let Some(cause) = self.causes.get_mut(group as usize) {
             *cause = None;
         }
+    }
+
+    /// Forgets a group.
+    pub(crate) fn clear_group(&mut self, group: Group) {
+        self.flags[group as usize] = 0;
+        self.reset_group(group);
         if let Some(touched) = self.touched.get_mut(group as usize) {
             *touched = i64::MIN;
         }

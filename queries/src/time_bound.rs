@@ -201,15 +201,16 @@ fn linear(expr: &Expr, left: &DFSchema, right: &DFSchema) -> Result<Option<Linea
     })
 }
 
-/// A length of time in whole microseconds; a month has none.
-fn length_us(scalar: &ScalarValue) -> Option<i64> {
+/// A length of time in whole microseconds; `None` for what has none, as a month, or for more than an `i64` holds.
+pub(crate) fn length_us(scalar: &ScalarValue) -> Option<i64> {
     let whole = |nanoseconds: i64| (nanoseconds % 1_000 == 0).then_some(nanoseconds / 1_000);
     match scalar {
         ScalarValue::IntervalMonthDayNano(Some(interval)) if interval.months == 0 => {
-            whole(interval.nanoseconds)?.checked_add(i64::from(interval.days) * DAY_US)
+            whole(interval.nanoseconds)?.checked_add(i64::from(interval.days).checked_mul(DAY_US)?)
         }
         ScalarValue::IntervalDayTime(Some(interval)) => {
-            Some(i64::from(interval.days) * DAY_US + i64::from(interval.milliseconds) * 1_000)
+            let days_us = i64::from(interval.days).checked_mul(DAY_US)?;
+            days_us.checked_add(i64::from(interval.milliseconds) * 1_000)
         }
         ScalarValue::DurationSecond(Some(seconds)) => seconds.checked_mul(1_000_000),
         ScalarValue::DurationMillisecond(Some(milliseconds)) => milliseconds.checked_mul(1_000),

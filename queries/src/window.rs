@@ -12,7 +12,7 @@ use rustc_hash::FxHashMap;
 
 pub(crate) use self::node::WindowNode;
 pub(crate) use self::planning::WindowPlanner;
-use crate::civil_time::{OpeningHours, day_around};
+use crate::civil_time::{LONGEST_DAY_US, OpeningHours, day_around};
 
 /// The column that tells a window's beginning.
 pub const WINDOW_START: &str = "window_start";
@@ -24,9 +24,6 @@ pub const FINAL: &str = "final";
 pub const AMENDED: &str = "amended";
 /// The columns that a window adds to its input.
 pub(crate) const WINDOW_COLUMNS: [&str; 4] = [WINDOW_START, WINDOW_END, FINAL, AMENDED];
-
-/// How long the longest civil day is, microseconds: one on which the clocks go back.
-const LONGEST_DAY_US: i64 = 25 * 3_600_000_000;
 
 /// Windows of one size, a slide apart; a tumbling window's slide is its size. Microseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -1,6 +1,7 @@
 //! Queries over HTTP: what runs, what a new one would say, adding and removing while running, and bounded questions.
 
 use std::collections::{BTreeMap, HashMap};
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use axum::Json;
@@ -11,7 +12,7 @@ use serde_json::{Map, Value};
 use usher_queries::bounded;
 use usher_queries::cost::Counters;
 use usher_queries::error::QueryError;
-use usher_queries::query::Query as RunningQuery;
+use usher_queries::query::{Output, Query as RunningQuery};
 use usher_queries::query_set::{QuerySet, Restored};
 use usher_queries::rows::{batch_to_json, time_to_text};
 use usher_queries::statement::{Statement, StatementKind, parse_statements};
@@ -29,6 +30,8 @@ const ROWS_MAX: usize = 10_000;
 const TRIAL_ROWS: usize = 100;
 /// Hours of event time that a trial goes back when nobody says.
 const TRIAL_HOURS: f64 = 24.0;
+/// Different rows of a trial that are compared at most.
+const COMPARED_ROWS_MAX: usize = 1_000_000;
 
 /// A running query.
 #[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
@@ -162,14 +165,6 @@ pub(super) struct Rows {
     pub total: usize,
     /// Events gone through for it.
     pub events: usize,
-}
-
-impl Rows {
-    /// At most so many rows.
-    fn cut(mut self, limit: usize) -> Self {
-        self.rows.truncate(limit);
-        self
-    }
 }
 
 fn view(queries: &QuerySet, clock_us: Option<i64>, query: &RunningQuery) -> QueryView {
@@ -311,6 +306,13 @@ pub(super) async fn trial(State(shared): State<Arc<Shared>>, Json(body): Json<Sq
     };
     let limit = body.limit.unwrap_or(TRIAL_ROWS).min(ROWS_MAX);
     let hours = body.hours.unwrap_or(TRIAL_HOURS);
+    if hours.is_nan() || hours <= 0.0 {
+        return Err(Problem::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            format!("{hours} hours are no time to look back"),
+        )
+        .right("a number of hours such as 24 would be right"));
+    }
     let name = statement.name.clone();
     let (options, reached, live) = shared
         .asker
@@ -330,15 +332,15 @@ pub(super) async fn trial(State(shared): State<Arc<Shared>>, Json(body): Json<Sq
         }
         let oldest = events.iter().map(|event| event.time_us).min();
         let time = (options, reached);
-        let draft = said_over(&shared, statement, &events, time)?;
+        let draft = said_over(&shared, statement, &events, time, limit)?;
         let live = match live {
-            Some(statement) => Some(said_over(&shared, statement, &events, time)?),
+            Some(statement) => Some(said_over(&shared, statement, &events, time, limit)?),
             None => None,
         };
         Ok(Trial {
-            difference: live.as_ref().map(|live| difference(&draft.rows, &live.rows)),
-            draft: draft.cut(limit),
-            live: live.map(|live| live.cut(limit)),
+            difference: live.as_ref().and_then(|live| difference(&draft, live)),
+            draft: draft.rows,
+            live: live.map(|live| live.rows),
             from: oldest.map(time_to_text),
             to: newest.map(time_to_text),
         })
@@ -346,21 +348,47 @@ pub(super) async fn trial(State(shared): State<Arc<Shared>>, Json(body): Json<Sq
     .await
 }
 
-/// All that a statement says of events, put into a fresh set of the configured queries, up to the watermark that the
-/// engine has reached by now.
+/// What a statement said: the first rows, and of all of them how often each was said, by its hash.
+struct Said {
+    rows: Rows,
+    counts: HashMap<u64, usize>,
+}
+
+/// What a statement says of events, put into a fresh set of the configured queries, up to the watermark that the engine
+/// has reached by now; at most `limit` rows are kept.
 fn said_over(
     shared: &Shared,
     statement: Statement,
     events: &[Event],
     (options, reached): (WatermarkOptions, i64),
-) -> Result<Rows, Problem> {
+    limit: usize,
+) -> Result<Said, Problem> {
     let name = statement.name.clone();
     let mut queries = (shared.fresh_queries)();
     queries.put(statement)?;
-    let mut rows = Vec::new();
+    let (mut rows, mut total, mut counts) = (Vec::new(), 0, HashMap::new());
     let mut observing = crate::perception::Observing::new(options);
     let mut outputs = Vec::new();
-    for batch in events.chunks(4096) {
+    let mut take = |outputs: &mut Vec<Output>| {
+        for output in outputs.drain(..).filter(|output| *output.query == *name) {
+            for (row, mut values) in batch_to_json(&output.rows.flow().batch).into_iter().enumerate() {
+                if let Some(judgement) = &output.judgement {
+                    values.insert("raise".to_owned(), judgement.raise[row].into());
+                }
+                total += 1;
+                let mut hasher = rustc_hash::FxHasher::default();
+                Value::Object(values.clone()).to_string().hash(&mut hasher);
+                if counts.len() < COMPARED_ROWS_MAX {
+                    *counts.entry(hasher.finish()).or_default() += 1;
+                }
+                if rows.len() < limit {
+                    rows.push(values);
+                }
+            }
+        }
+    };
+    // Few at a time: a row may be said once for each of many windows.
+    for batch in events.chunks(256) {
         let observed = observe_all(&mut observing, batch);
         for kind in Kind::ALL {
             if queries.reads(kind.as_str())
@@ -370,17 +398,10 @@ fn said_over(
             }
         }
         queries.advance(observing.watermark(), &mut outputs);
-        outputs.retain(|output| *output.query == *name);
+        take(&mut outputs);
     }
     queries.advance(reached, &mut outputs);
-    for output in outputs.iter().filter(|output| *output.query == *name) {
-        for (row, mut values) in batch_to_json(&output.rows.flow().batch).into_iter().enumerate() {
-            if let Some(judgement) = &output.judgement {
-                values.insert("raise".to_owned(), judgement.raise[row].into());
-            }
-            rows.push(values);
-        }
-    }
+    take(&mut outputs);
     let query = queries.get(&name).ok_or_else(|| Problem::not_found("query", &name))?;
     if let Some(reason) = query.broken() {
         return Err(Problem::new(
@@ -389,34 +410,33 @@ fn said_over(
         ));
     }
     let fields = query.schema().fields();
-    Ok(Rows {
-        columns: fields.iter().map(|field| field.name().clone()).collect(),
-        total: rows.len(),
-        rows,
-        events: events.len(),
+    Ok(Said {
+        rows: Rows {
+            columns: fields.iter().map(|field| field.name().clone()).collect(),
+            total,
+            rows,
+            events: events.len(),
+        },
+        counts,
     })
 }
 
-/// Rows of two queries compared as they would be read.
-fn difference(draft: &[Map<String, Value>], live: &[Map<String, Value>]) -> Difference {
-    let mut left: HashMap<String, usize> = HashMap::new();
-    let text = |row: &Map<String, Value>| Value::Object(row.clone()).to_string();
-    for row in live {
-        *left.entry(text(row)).or_default() += 1;
+/// Rows of two queries compared as they would be read; `None` where there are too many to compare.
+fn difference(draft: &Said, live: &Said) -> Option<Difference> {
+    if draft.counts.len().max(live.counts.len()) >= COMPARED_ROWS_MAX {
+        return None;
     }
-    let is_said_by_both = |row: &&Map<String, Value>| match left.get_mut(&text(row)) {
-        Some(count) if *count > 0 => {
-            *count -= 1;
-            true
-        }
-        _ => false,
-    };
-    let same = draft.iter().filter(is_said_by_both).count();
-    Difference {
+    let in_live = |hash: &u64| live.counts.get(hash).copied().unwrap_or(0);
+    let same: usize = draft
+        .counts
+        .iter()
+        .map(|(hash, count)| (*count).min(in_live(hash)))
+        .sum();
+    Some(Difference {
         same,
-        only_draft: draft.len() - same,
-        only_live: live.len() - same,
-    }
+        only_draft: draft.rows.total - same,
+        only_live: live.rows.total - same,
+    })
 }
 
 fn recent(shared: &Shared) -> Result<Vec<Event>, Problem> {

@@ -142,21 +142,29 @@ impl Aggregate {
     pub(super) fn say_what_is_final(&mut self, hop: Hop, met: i64, out: &mut Vec<Rows>) -> Result<()> {
         self.say_changes(met, out)?;
         let until = met.saturating_sub(self.plan.lateness_us);
-        self.say_panes(self.watermark, until, hop, out)
+        self.say_panes(self.watermark, until, hop, out)?;
+        self.say_final_panes(self.watermark, until, hop, out)
+    }
+
+    /// Says once more the windows that end by `until`, where rows tell whether they are final.
+    fn say_final_panes(&mut self, before: i64, until: i64, hop: Hop, out: &mut Vec<Rows>) -> Result<()> {
+        let lateness_us = self.plan.lateness_us;
+        if !self.tells_final || lateness_us == 0 {
+            return Ok(());
+        }
+        for start in self.due_starts(self.final_until, until, hop) {
+            let span = hop.span(start);
+            let telling = Telling::for_good(before.max(span.end.saturating_add(lateness_us)));
+            self.say_merged(span, None, telling, out)?;
+        }
+        self.final_until = self.final_until.max(until);
+        Ok(())
     }
 
     pub(super) fn close_panes(&mut self, before: i64, watermark: i64, hop: Hop, out: &mut Vec<Rows>) -> Result<()> {
         let lateness_us = self.plan.lateness_us;
         self.say_panes(before, watermark, hop, out)?;
-        if self.tells_final && lateness_us > 0 {
-            let until = watermark.saturating_sub(lateness_us);
-            for start in self.due_starts(self.final_until, until, hop) {
-                let span = hop.span(start);
-                let telling = Telling::for_good(before.max(span.end.saturating_add(lateness_us)));
-                self.say_merged(span, None, telling, out)?;
-            }
-            self.final_until = until;
-        }
+        self.say_final_panes(before, watermark.saturating_sub(lateness_us), hop, out)?;
         while let Some((pane, _)) = self.slots.first_key_value() {
             if self.pane_drop(*pane, hop) > watermark {
                 break;

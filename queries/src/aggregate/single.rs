@@ -2,7 +2,7 @@
 
 use datafusion::common::Result;
 
-use super::{Aggregate, WINDOWS_WERE_FINAL};
+use super::{Aggregate, WINDOWS_WERE_FINAL, is_over};
 use crate::aggregate::GroupColumn;
 use crate::computed::values;
 use crate::keys::Group;
@@ -37,6 +37,11 @@ impl Aggregate {
         let key: Vec<Value> = values(&self.plan.keys, &row.values)?;
         let arguments = self.arguments(row)?;
         let group = self.keys.intern_one(&key)?;
+        if let (Some(ttl_us), Some(touched)) = (self.plan.ttl_us, self.touched(group))
+            && is_over(touched, self.watermark.max(row.watermark), ttl_us)
+        {
+            self.begin_anew(group);
+        }
         let mut spans = std::mem::take(&mut self.spans);
         let is_in_window = self.spans_of(time, site.text(), row.watermark, &mut spans);
         let late_for_some = self

@@ -28,16 +28,10 @@ impl Compiler<'_> {
                 format!("create '{name}' WITH (emit = 'close'), or group the stream itself"),
             ));
         }
-        if self.has_state && !self.windowed && self.running {
-            return Err(self.at("GROUP").mistake(
-                "a running GROUP BY over another is never final",
-                "give the inner one a window",
-            ));
-        }
         let below = self.wrap(Below::of(&node.input))?;
         let window = below.window.as_ref();
         let input = window.map_or_else(|| Arc::clone(&node.input), |window| Arc::clone(&window.input));
-        let child = self.node(&input)?;
+        let child = self.below_grouping(&input)?;
         let schema = input.schema();
         let is_window = |name: &str| WINDOW_COLUMNS.contains(&name);
         let mentions_window = |expr: &Expr| expr.column_refs().iter().any(|column| is_window(&column.name));
@@ -76,6 +70,13 @@ impl Compiler<'_> {
             }
         }
         let tells_window = |column: &GroupColumn| matches!(column, GroupColumn::WindowStart | GroupColumn::WindowEnd);
+        let is_opening = window.is_some_and(|window| window.spec == WindowSpec::Opening);
+        if is_opening && columns.iter().filter(|column| tells_window(column)).count() < 2 {
+            return Err(self.at("GROUP").mistake(
+                "sites that open together may close apart",
+                "GROUP BY window_start and window_end, both of them",
+            ));
+        }
         if window.is_some() && !columns.iter().any(tells_window) {
             return Err(self.at("GROUP").mistake(
                 "the rows are put into windows, but not grouped by them",
@@ -127,19 +128,30 @@ impl Compiler<'_> {
         self.has_state = true;
         let operator: Box<dyn Operator> = match (window.map(|window| (window.spec, &window.time)), planned) {
             (Some((WindowSpec::Session(gap), time)), _) => {
-                self.longest_us = self.longest_us.max(gap.gap_us.saturating_add(gap.max_us));
                 let time = self.physical(time, schema)?;
                 Box::new(self.wrap(Sessions::new(plan, time, gap))?)
             }
             (_, planned) => {
-                if let Some(window) = &planned {
-                    self.longest_us = self.longest_us.max(window.windows.longest_us());
-                }
+                self.amends |= planned.is_none() || emit != Emit::Close || plan.lateness_us > 0;
                 plan.window = planned;
                 Box::new(self.wrap(Aggregate::new(plan))?)
             }
         };
         Ok(self.pipeline.add(operator, &[child]))
+    }
+
+    /// What a GROUP BY reads; refused where that says rows again, which would be counted again.
+    fn below_grouping(&mut self, input: &LogicalPlan) -> Result<usize, QueryError> {
+        // What stands beside it, in a UNION, has nothing to do with it.
+        let beside = std::mem::take(&mut self.amends);
+        let child = self.node(input)?;
+        if std::mem::replace(&mut self.amends, beside) {
+            return Err(self.at("GROUP").mistake(
+                "a GROUP BY over one that says rows again would count them again",
+                "give the inner one a window and no lateness, or create it as a query of its own WITH (emit = 'close')",
+            ));
+        }
+        Ok(child)
     }
 
     /// `SESSION(stream, time, key, gap)` names keys that GROUP BY must name too: a session is of one key and of no other.

@@ -118,6 +118,7 @@ impl Compiler<'_> {
             low_us: bound.low_us,
             high_us: bound.high_us,
             lateness_us: self.statement.lateness_us,
+            behind_us: children.map(|child| self.pipeline.lag_of(child)),
             null_equals_null: join.null_equality == NullEquality::NullEqualsNull,
             filter: match conjunction(bound.rest) {
                 Some(rest) => Some(self.physical(&rest, &join.schema)?),

@@ -156,6 +156,18 @@ pub(super) enum Memory {
     Variable(Variable),
 }
 
+impl Memory {
+    /// Bytes kept, estimated.
+    pub(super) fn bytes(&self) -> usize {
+        let beside = match self {
+            Self::Rows(rows) => rows.capacity() * size_of::<u64>(),
+            Self::Value(value) => value.size(),
+            Self::Count(_) | Self::Average(..) | Self::Variable(_) => 0,
+        };
+        size_of::<Self>() + beside
+    }
+}
+
 impl PartialEq for Memory {
     fn eq(&self, other: &Self) -> bool {
         match (self, other) {

@@ -13,6 +13,7 @@ use arrow::row::{RowConverter, SortField};
 use datafusion::common::Result;
 use rustc_hash::FxHashMap;
 
+use super::operand::Memory;
 use super::operand::PatternRow;
 use super::partition::Partition;
 use super::prepared::Prepared;
@@ -144,7 +145,8 @@ impl MatchRecognize {
         }
         self.waiting.push(Reverse(Waiting {
             time,
-            values: row.values,
+            // A cell of a large batch must not keep the batch.
+            values: row.values.iter().cloned().map(Value::alone).collect::<Result<_>>()?,
             cause: row.cause,
         }));
         Ok(())
@@ -365,7 +367,12 @@ impl Operator for MatchRecognize {
     fn footprint(&self) -> Footprint {
         let cell = size_of::<Value>() * (self.prepared.input.fields().len() + self.prepared.arguments.len());
         let rows: usize = self.partitions.values().map(|partition| partition.rows.len()).sum();
-        let searches: usize = self.partitions.values().map(|partition| partition.search.bytes()).sum();
+        let of_seen = |seen: &Vec<Memory>| seen.iter().map(Memory::bytes).sum();
+        let searches: usize = self
+            .partitions
+            .values()
+            .map(|partition| partition.search.bytes(of_seen))
+            .sum();
         Footprint {
             keys: self.partitions.len(),
             windows: 0,

@@ -21,6 +21,7 @@ use crate::row_pattern::automaton::Automaton;
 use crate::row_pattern::search::Skip;
 use crate::row_pattern::{Pattern, Variable};
 use crate::streams::time_type;
+use crate::time_bound::length_us;
 
 /// A pattern with more variables than this is refused: each row keeps what it knows of each.
 const MAX_VARIABLES: usize = 100;
@@ -204,21 +205,15 @@ fn length(sql: SqlExpr, context: &mut dyn RelationPlannerContext) -> Result<i64>
     let expr = context.sql_to_expr(sql, &DFSchema::empty())?;
     let expr = ExprSimplifier::new(SimplifyContext::default()).simplify(expr)?;
     let us = match expr {
-        Expr::Literal(ScalarValue::IntervalMonthDayNano(Some(interval)), _) if interval.months == 0 => {
-            i64::from(interval.days) * 86_400_000_000 + interval.nanoseconds / 1_000
-        }
-        Expr::Literal(ScalarValue::IntervalDayTime(Some(interval)), _) => {
-            i64::from(interval.days) * 86_400_000_000 + i64::from(interval.milliseconds) * 1_000
-        }
-        _ => {
+        Expr::Literal(ScalarValue::IntervalMonthDayNano(Some(interval)), _) if interval.months != 0 => {
             let wrong = format!("WITHIN {shown} has no fixed length");
             return Err(mistake(span, wrong, "a month has none; say it in days or hours"));
         }
+        Expr::Literal(literal, _) => length_us(&literal),
+        _ => None,
     };
-    if us <= 0 || us > 100 * 366 * 86_400_000_000 {
-        return Err(mistake(span, format!("WITHIN {shown} can't be"), right));
-    }
-    Ok(us)
+    us.filter(|us| (1..=100 * 366 * 86_400_000_000).contains(us))
+        .ok_or_else(|| mistake(span, format!("WITHIN {shown} can't be"), right))
 }
 
 /// The variables as they are met in PATTERN.

@@ -283,6 +283,21 @@ fn hostile_sql_meets_a_limit() {
             "more than 128 operators deep",
         ),
         (
+            format!(
+                "CREATE QUERY q AS {}",
+                vec!["SELECT zone FROM gate"; 7_000].join(" UNION ALL ")
+            ),
+            "more than 128 relations",
+        ),
+        (
+            window("TUMBLE(gate, event_time, INTERVAL '213503983 days')"),
+            "at most a hundred years",
+        ),
+        (
+            window("OPENING(gate, event_time)"),
+            "sites that open together may close apart",
+        ),
+        (
             window("HOP(gate, event_time, INTERVAL '1 microsecond', INTERVAL '1 day')"),
             "each row would lie in 86400000000 windows",
         ),

@@ -181,8 +181,11 @@ impl<S: Clone + Eq + Hash> Attempt<S> {
     }
 
     /// Bytes kept, estimated.
-    pub(crate) fn bytes(&self) -> usize {
-        size_of::<Self>() + self.ways.capacity() * size_of::<Way<S>>() + self.links.capacity() * size_of::<Link>()
+    pub(crate) fn bytes(&self, of_seen: impl Fn(&S) -> usize) -> usize {
+        let seen: usize = self.ways.iter().map(|way| of_seen(&way.seen)).sum();
+        seen + size_of::<Self>()
+            + self.ways.capacity() * size_of::<Way<S>>()
+            + self.links.capacity() * size_of::<Link>()
     }
 
     fn matched(&self, tip: Tip, last: u64) -> Match {

@@ -9,7 +9,7 @@ pub(crate) const MAX_POSITIONS: usize = 1_000;
 /// Nodes between rows: optional parts of optional parts.
 const MAX_NODES: usize = 20_000;
 /// Steps from one row to the next, over all positions.
-const MAX_STEPS: usize = 500_000;
+const MAX_STEPS: usize = 5_000;
 
 /// What may come behind a row.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

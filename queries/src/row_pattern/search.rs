@@ -126,9 +126,9 @@ impl<S: Clone + Eq + Hash> Search<S> {
         self.attempts.len()
     }
 
-    /// Bytes kept, estimated.
-    pub(crate) fn bytes(&self) -> usize {
-        self.attempts.iter().map(Attempt::bytes).sum()
+    /// Bytes kept, estimated; `of_seen` tells what the conditions of one way keep beside themselves.
+    pub(crate) fn bytes(&self, of_seen: impl Fn(&S) -> usize) -> usize {
+        self.attempts.iter().map(|attempt| attempt.bytes(&of_seen)).sum()
     }
 
     fn settle(&mut self, found: &mut Vec<Found>) {

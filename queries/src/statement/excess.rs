@@ -8,6 +8,10 @@ use crate::error::{Position, QueryError};
 
 /// A statement longer than this is refused: no person wrote it.
 const MAX_TEXT_BYTES: usize = 256 * 1024;
+/// How many relations a statement may put together: planning takes more than twice as long for twice as many.
+const MAX_RELATIONS: usize = 128;
+/// The words that bring one more into a statement.
+const RELATIONS: [&str; 3] = ["FROM", "JOIN", "UNION"];
 /// How deep an expression may be: planning and evaluating go down its whole depth, on a stack that has an end.
 const MAX_DEPTH: usize = 128;
 
@@ -36,8 +40,26 @@ pub(super) fn refuse_length(text: &str) -> Result<(), QueryError> {
 
 /// `a + b + c` is as deep as it has operators, and brackets go deeper still.
 pub(super) fn refuse_depth(tokens: &[TokenWithSpan]) -> Result<(), QueryError> {
+    let mut relations = 0;
     let mut depths: Vec<usize> = vec![0];
     for token in tokens {
+        match &token.token {
+            Token::SemiColon => relations = 0,
+            Token::Word(word)
+                if RELATIONS
+                    .iter()
+                    .any(|relation| word.value.eq_ignore_ascii_case(relation)) =>
+            {
+                relations += 1;
+            }
+            _ => {}
+        }
+        if relations > MAX_RELATIONS {
+            return Err(position(token).mistake(
+                format!("the statement puts more than {MAX_RELATIONS} relations together"),
+                "split it over several queries",
+            ));
+        }
         match &token.token {
             Token::LParen | Token::LBracket => depths.push(1),
             Token::RParen | Token::RBracket => {

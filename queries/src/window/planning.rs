@@ -19,6 +19,7 @@ use datafusion::sql::sqlparser::ast::{
 use super::{Gap, Hop, WindowNode, WindowSpec};
 use crate::error::nearest;
 use crate::streams::time_type;
+use crate::time_bound::length_us;
 
 /// More windows than this on one row are refused: each would be a row of its own.
 const MAX_WINDOWS_PER_ROW: i64 = 10_000;
@@ -248,6 +249,10 @@ impl Form {
         let is_key = |argument: &FunctionArg| match argument {
             FunctionArg::Named { name, .. } => name.value.eq_ignore_ascii_case("key"),
             FunctionArg::Unnamed(FunctionArgExpr::Expr(value)) => {
+                let value = match value {
+                    SqlExpr::Nested(inner) => inner,
+                    value => value,
+                };
                 matches!(
                     value,
                     SqlExpr::Identifier(_) | SqlExpr::CompoundIdentifier(_) | SqlExpr::Tuple(_)
@@ -402,14 +407,12 @@ pub(crate) fn interval_us(expr: Expr, is_offset: bool, form: &str) -> Result<i64
         ExprSimplifier::new(SimplifyContext::default()).simplify(expr)?
     };
     let us = match literal {
-        Expr::Literal(ScalarValue::IntervalMonthDayNano(Some(interval)), _) => {
-            if interval.months != 0 {
-                return plan_err!("{shown}: a month has no fixed length; say it in days or hours");
-            }
-            i64::from(interval.days) * 86_400_000_000 + interval.nanoseconds / 1_000
+        Expr::Literal(ScalarValue::IntervalMonthDayNano(Some(interval)), _) if interval.months != 0 => {
+            return plan_err!("{shown}: a month has no fixed length; say it in days or hours");
         }
-        Expr::Literal(ScalarValue::IntervalDayTime(Some(interval)), _) => {
-            i64::from(interval.days) * 86_400_000_000 + i64::from(interval.milliseconds) * 1_000
+        Expr::Literal(interval @ (ScalarValue::IntervalMonthDayNano(_) | ScalarValue::IntervalDayTime(_)), _) => {
+            // More than an i64 holds is more than a hundred years, and less than a microsecond is nothing.
+            length_us(&interval).unwrap_or(0)
         }
         _ => return plan_err!("{shown} is no length of time such as INTERVAL '10 seconds'; {form} was expected"),
     };

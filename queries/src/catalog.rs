@@ -7,7 +7,6 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 
 use crate::civil_time::{AlwaysOpen, OpeningHours};
-use crate::statement::Emit;
 use crate::streams::{EVENT_STREAMS, LATE, stream_schema};
 
 /// What a name in FROM stands for.
@@ -100,11 +99,6 @@ impl Catalog {
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Entry)> {
         self.entries.iter().map(|(name, entry)| (name.as_str(), entry))
     }
-}
-
-/// How a query of this mode amends: whether a row it said may be said again with other values.
-pub(crate) fn amends(emit: Emit) -> bool {
-    !matches!(emit, Emit::Close)
 }
 
 /// The reference tables as they stand: rows, and a version that grows with each change.

@@ -46,6 +46,8 @@ pub mod window;
 #[cfg(test)]
 mod batches;
 #[cfg(test)]
+mod documentation;
+#[cfg(test)]
 mod feeding;
 #[cfg(test)]
 mod golden;

@@ -179,8 +179,9 @@ fn plan_absent(
     if keys.is_empty() {
         return plan_err!("ABSENT has no key; {FORM} was expected");
     }
+    let shown = length.to_string();
     let length = context.sql_to_expr(length.clone(), &DFSchema::empty())?;
-    let for_us = interval_us(length, false, FORM)?;
+    let for_us = interval_us(length, &shown, false, FORM)?;
     let plan = LogicalPlan::Extension(Extension {
         node: Arc::new(AbsentNode::try_new(input, time, keys, for_us)?),
     });

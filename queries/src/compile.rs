@@ -10,6 +10,7 @@ use arrow::datatypes::SchemaRef;
 use datafusion::common::{DFSchema, Result};
 use datafusion::execution::context::ExecutionProps;
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
+use datafusion::logical_expr::utils::split_conjunction;
 use datafusion::logical_expr::{Expr, ExprSchemable, Join, JoinType, LogicalPlan};
 use datafusion::physical_expr::planner::create_physical_expr;
 
@@ -37,7 +38,7 @@ pub(crate) struct Compiled {
     /// what windows and joins wait for beside that.
     pub(crate) lag_us: i64,
     pub(crate) has_state: bool,
-    /// Whether a row may be said again with other values.
+    /// Whether a row that was said may be said again with other values.
     pub(crate) amends: bool,
     pub(crate) emit: Emit,
     /// The reference tables it looks up.
@@ -60,10 +61,10 @@ pub(crate) fn compile(
         props: ExecutionProps::new(),
         pipeline: Pipeline::default(),
         source_lag_us: 0,
-        amends: false,
         has_state: false,
         windowed: false,
         running: false,
+        amends: false,
         references: Vec::new(),
         warnings: Vec::new(),
     };
@@ -96,11 +97,11 @@ struct Compiler<'a> {
     pipeline: Pipeline,
     /// How far times of the queries it reads may lie behind the watermark.
     source_lag_us: i64,
-    /// Whether what was compiled so far says rows again with other values.
-    amends: bool,
     has_state: bool,
     windowed: bool,
     running: bool,
+    /// Whether what was compiled so far says rows again.
+    amends: bool,
     references: Vec<String>,
     warnings: Vec<QueryError>,
 }
@@ -124,7 +125,11 @@ impl Compiler<'_> {
             LogicalPlan::SubqueryAlias(alias) => self.node(&alias.input),
             LogicalPlan::TableScan(scan) => self.leaf(scan),
             LogicalPlan::Filter(filter) => {
+                let amends = self.amends;
                 let child = self.node(&filter.input)?;
+                if takes_final(&filter.predicate) {
+                    self.amends = amends;
+                }
                 let predicate = self.physical(&filter.predicate, filter.input.schema())?;
                 Ok(self.pipeline.add(Box::new(Filter::new(predicate)), &[child]))
             }
@@ -223,8 +228,9 @@ impl Compiler<'_> {
         let schema = Arc::new(scan.projected_schema.as_arrow().clone());
         let relabel = Relabel::new(scan.projection.clone(), schema, format!("Read {name}"));
         let index = self.pipeline.add_leaf(name, Box::new(relabel));
-        if let Some(Relation::Output { lag_us, .. }) = self.catalog.get(name).map(|entry| &entry.relation) {
+        if let Some(Relation::Output { lag_us, amends }) = self.catalog.get(name).map(|entry| &entry.relation) {
             self.source_lag_us = self.source_lag_us.max(*lag_us);
+            self.amends |= *amends;
         }
         Ok(index)
     }
@@ -267,7 +273,10 @@ impl Compiler<'_> {
             (JoinType::Left, true) | (JoinType::Right, false) => true,
             (other, _) => {
                 return Err(self.at("JOIN").mistake(
-                    format!("{other} JOIN would have to say rows of the table that nothing matches"),
+                    format!(
+                        "{} JOIN would have to say rows of the table that nothing matches",
+                        other.to_string().to_uppercase()
+                    ),
                     "JOIN, or LEFT JOIN with the stream on the left",
                 ));
             }
@@ -380,10 +389,35 @@ fn key_columns(plan: &LogicalPlan) -> Option<Vec<usize>> {
     }
 }
 
-/// Whether a query of this mode says rows again.
+/// What others read of a compiled query.
 pub(crate) fn output_relation(compiled: &Compiled) -> Relation {
     Relation::Output {
         amends: compiled.amends,
         lag_us: compiled.lag_us,
+    }
+}
+
+/// Whether a condition lets through only rows of windows of which nothing more is said: each once.
+fn takes_final(predicate: &Expr) -> bool {
+    split_conjunction(predicate)
+        .into_iter()
+        .any(|condition| matches!(condition, Expr::Column(column) if column.name == FINAL))
+}
+
+/// The name of an amending query whose rows come through `plan` each time they are said, if there is one.
+pub(crate) fn amending_source(catalog: &Catalog, plan: &LogicalPlan) -> Option<String> {
+    match plan {
+        LogicalPlan::TableScan(scan) => {
+            let name = scan.table_name.table();
+            match catalog.get(name).map(|entry| &entry.relation) {
+                Some(Relation::Output { amends: true, .. }) => Some(name.to_owned()),
+                _ => None,
+            }
+        }
+        LogicalPlan::Filter(filter) if takes_final(&filter.predicate) => None,
+        other => other
+            .inputs()
+            .into_iter()
+            .find_map(|input| amending_source(catalog, input)),
     }
 }

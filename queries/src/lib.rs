@@ -48,6 +48,8 @@ mod batches;
 #[cfg(test)]
 mod behind;
 #[cfg(test)]
+mod documentation;
+#[cfg(test)]
 mod feeding;
 #[cfg(test)]
 mod golden;

@@ -299,7 +299,10 @@ fn refuse_in_body(body: &SetExpr, start: Position) -> Result<(), QueryError> {
         } => {
             if *op != SetOperator::Union || !matches!(set_quantifier, SetQuantifier::All) {
                 return Err(at(right.span(), start).mistake(
-                    format!("{op} {set_quantifier} compares all rows of two sides"),
+                    format!(
+                        "{} compares all rows of two sides",
+                        format!("{op} {set_quantifier}").trim_end()
+                    ),
                     "UNION ALL puts two streams together",
                 ));
             }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use datafusion::logical_expr::{ExprSchemable, LogicalPlan};
 
-use super::Compiler;
+use super::{Compiler, amending_source};
 use crate::absence::{Absence, AbsencePlan};
 use crate::absent::AbsentNode;
 use crate::error::QueryError;
@@ -13,10 +13,10 @@ use crate::key_bytes::KeyBytes;
 impl Compiler<'_> {
     /// Adds the operator of `node`, which is `plan`.
     pub(super) fn absence(&mut self, node: &AbsentNode, plan: &LogicalPlan) -> Result<usize, QueryError> {
-        if let Some(name) = self.amending_source(&node.input) {
+        if let Some(name) = amending_source(self.catalog, &node.input) {
             return Err(self.at(&name).mistake(
                 format!("'{name}' says rows again when they change, which is no sign of life"),
-                format!("create '{name}' WITH (emit = 'close'), or ask for the absence in the stream itself"),
+                "read its rows WHERE final, create it WITH (emit = 'close') and without lateness, or ask for the absence in the stream itself",
             ));
         }
         let grouped = (self.windowed, self.running);

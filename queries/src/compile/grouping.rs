@@ -3,29 +3,31 @@
 use std::sync::Arc;
 
 use arrow::datatypes::DataType;
-use datafusion::common::{DFSchema, Result};
+use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::{Column, DFSchema, Result};
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
+use datafusion::logical_expr::utils::split_conjunction;
 use datafusion::logical_expr::{Aggregate as AggregateNode, Expr, ExprSchemable, LogicalPlan};
 use datafusion::physical_expr::aggregate::LoweredAggregateBuilder;
 
-use super::Compiler;
+use super::{Compiler, amending_source, takes_final};
 use crate::accumulator::kind::AggregateKind;
 use crate::aggregate::{Aggregate, AggregateCall, AggregatePlan, GroupColumn};
 use crate::below::{Below, unaliased};
-use crate::catalog::Relation;
 use crate::computed::Computed;
 use crate::error::{QueryError, from_datafusion};
-use crate::operator::Operator;
+use crate::operator::{Filter, Operator};
 use crate::session::Sessions;
 use crate::statement::Emit;
+use crate::streams::LATE;
 use crate::window::{FINAL, WINDOW_COLUMNS, WINDOW_END, WINDOW_START, WindowNode, WindowSpec};
 
 impl Compiler<'_> {
     pub(super) fn aggregate(&mut self, node: &AggregateNode) -> Result<usize, QueryError> {
-        if let Some(name) = self.amending_source(&node.input) {
+        if let Some(name) = amending_source(self.catalog, &node.input) {
             return Err(self.at(&name).mistake(
                 format!("'{name}' says rows again when they change, so that grouping them would count them twice"),
-                format!("create '{name}' WITH (emit = 'close'), or group the stream itself"),
+                "read its rows WHERE final, create it WITH (emit = 'close') and without lateness, or group the stream itself",
             ));
         }
         let below = self.wrap(Below::of(&node.input))?;
@@ -83,18 +85,24 @@ impl Compiler<'_> {
                 "add window_start and window_end to GROUP BY",
             ));
         }
-        let mut filters = Vec::new();
-        for predicate in &below.filters {
-            let resolved = self.wrap(below.resolve(predicate))?;
-            if window.is_some() && mentions_window(&resolved) {
+        let (mut filters, mut of_windows) = (Vec::new(), Vec::new());
+        for predicate in below.filters.iter().flat_map(split_conjunction) {
+            if window.is_none() {
+                break;
+            }
+            if !mentions_window(predicate) {
+                filters.push(self.physical(predicate, schema)?);
+                continue;
+            }
+            // HAVING comes down here where it asks for columns of GROUP BY. What asks for the window is judged when it
+            // is said, and not row by row.
+            let Some(said) = self.wrap(over_groups(node, &below, predicate))? else {
                 return Err(self.at("WHERE").mistake(
-                    format!("WHERE {predicate} asks for the window's times before rows are grouped"),
-                    "ask in HAVING",
+                    format!("WHERE {predicate} asks for the window's own columns before rows are grouped"),
+                    "name those columns in GROUP BY and ask in HAVING",
                 ));
-            }
-            if window.is_some() {
-                filters.push(self.physical(&resolved, schema)?);
-            }
+            };
+            of_windows.push(said);
         }
         let mut aggregates = Vec::new();
         for expr in &node.aggr_expr {
@@ -109,7 +117,7 @@ impl Compiler<'_> {
         }
         let emit = self.emit(window)?;
         if window.is_none() {
-            self.warn_of_growth(&keys);
+            self.warn_of_growth(&node.input, &keys);
         }
         let planned = window.map(|window| self.window_plan(window)).transpose()?.flatten();
         let mut plan = AggregatePlan {
@@ -126,18 +134,28 @@ impl Compiler<'_> {
             window: None,
         };
         self.has_state = true;
+        let says_again = match window.map(|window| window.spec) {
+            Some(WindowSpec::Session(_)) => false,
+            Some(_) => emit != Emit::Close || self.statement.lateness_us > 0,
+            None => true,
+        };
         let operator: Box<dyn Operator> = match (window.map(|window| (window.spec, &window.time)), planned) {
             (Some((WindowSpec::Session(gap), time)), _) => {
                 let time = self.physical(time, schema)?;
                 Box::new(self.wrap(Sessions::new(plan, time, gap))?)
             }
             (_, planned) => {
-                self.amends |= planned.is_none() || emit != Emit::Close || plan.lateness_us > 0;
                 plan.window = planned;
                 Box::new(self.wrap(Aggregate::new(plan))?)
             }
         };
-        Ok(self.pipeline.add(operator, &[child]))
+        let mut top = self.pipeline.add(operator, &[child]);
+        for predicate in &of_windows {
+            let filter = Filter::new(self.physical(predicate, &node.schema)?);
+            top = self.pipeline.add(Box::new(filter), &[top]);
+        }
+        self.amends |= says_again && !of_windows.iter().any(takes_final);
+        Ok(top)
     }
 
     /// What a GROUP BY reads; refused where that says rows again, which would be counted again.
@@ -195,7 +213,7 @@ impl Compiler<'_> {
     }
 
     /// Columns that new things come into all the time: a key of them that is never forgotten grows for ever.
-    fn warn_of_growth(&mut self, keys: &[Computed]) {
+    fn warn_of_growth(&mut self, input: &LogicalPlan, keys: &[Computed]) {
         const GROWING: [&str; 8] = [
             "event_id",
             "event_time",
@@ -209,10 +227,15 @@ impl Compiler<'_> {
         if self.statement.ttl_us.is_some() {
             return;
         }
+        // There the query is one of ours, and no words that somebody typed.
+        let is_late =
+            |plan: &LogicalPlan| matches!(plan, LogicalPlan::TableScan(scan) if scan.table_name.table() == LATE);
+        let reads_late = input.exists(|plan| Ok(is_late(plan))).unwrap_or(false);
         let names: Vec<String> = keys.iter().map(ToString::to_string).collect();
         let growing = names.iter().find_map(|name| {
             GROWING
                 .into_iter()
+                .filter(|growing| !(reads_late && *growing == "query"))
                 .find(|growing| name.split('@').next().is_some_and(|column| column == *growing))
         });
         if let Some(growing) = growing {
@@ -289,18 +312,28 @@ impl Compiler<'_> {
             name,
         })
     }
+}
 
-    /// The name of an amending query among what `plan` reads, if there is one.
-    pub(super) fn amending_source(&self, plan: &LogicalPlan) -> Option<String> {
-        match plan {
-            LogicalPlan::TableScan(scan) => {
-                let name = scan.table_name.table();
-                match self.catalog.get(name).map(|entry| &entry.relation) {
-                    Some(Relation::Output { amends: true, .. }) => Some(name.to_owned()),
-                    _ => None,
-                }
-            }
-            other => other.inputs().into_iter().find_map(|input| self.amending_source(input)),
-        }
+/// A condition on the window's columns over what an aggregate says, where it asks for nothing but its GROUP BY.
+fn over_groups(node: &AggregateNode, below: &Below, predicate: &Expr) -> Result<Option<Expr>> {
+    let mut groups = Vec::with_capacity(node.group_expr.len());
+    for expr in &node.group_expr {
+        groups.push(unaliased(&below.resolve(expr)?).clone());
     }
+    let mut is_said = true;
+    let over = predicate.clone().transform(|inner| {
+        if !matches!(inner, Expr::Column(_)) {
+            return Ok(Transformed::no(inner));
+        }
+        match groups.iter().position(|group| *group == inner) {
+            Some(at) => Ok(Transformed::yes(Expr::Column(Column::from(
+                node.schema.qualified_field(at),
+            )))),
+            None => {
+                is_said = false;
+                Ok(Transformed::no(inner))
+            }
+        }
+    })?;
+    Ok(is_said.then_some(over.data))
 }

@@ -6,7 +6,7 @@ use datafusion::common::NullEquality;
 use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{Expr, ExprSchemable, Join, JoinType, LogicalPlan};
 
-use super::Compiler;
+use super::{Compiler, amending_source};
 use crate::error::{Position, QueryError, find_word};
 use crate::interval_join::{IntervalJoin, IntervalJoinPlan, SidePlan};
 use crate::key_bytes::KeyBytes;
@@ -46,10 +46,10 @@ impl Compiler<'_> {
             }
         };
         for side in [&join.left, &join.right] {
-            if let Some(name) = self.amending_source(side) {
+            if let Some(name) = amending_source(self.catalog, side) {
                 return Err(self.at(&name).mistake(
                     format!("'{name}' says rows again when they change, so that each would be joined more than once"),
-                    format!("create '{name}' WITH (emit = 'close'), or join the stream itself"),
+                    "read its rows WHERE final, create it WITH (emit = 'close') and without lateness, or join the stream itself",
                 ));
             }
         }

@@ -282,22 +282,6 @@ fn the_formulas_are_those_of_the_documentation() {
 }
 
 #[test]
-fn the_examples_of_the_documentation_are_accepted() {
-    let page = include_str!("../../../docs/sql/functions.md");
-    let examples: Vec<&str> = page
-        .split("```sql\n")
-        .skip(1)
-        .filter_map(|rest| rest.split("```").next())
-        .collect();
-    assert_eq!(examples.len(), 3);
-    for example in examples {
-        let mut queries = QuerySet::new();
-        let mistakes = queries.create_all(parse_statements(example).expect("it can be read"));
-        assert!(mistakes.is_empty(), "{example}: {mistakes:?}");
-    }
-}
-
-#[test]
 fn mistakes_are_told_in_words() {
     for (call, words) in [
         (

@@ -11,6 +11,7 @@ use super::operand::Operand;
 use super::scope::computed;
 use super::{MatchNode, Recognition};
 use crate::catalog::{Catalog, Relation};
+use crate::compile::amending_source;
 use crate::computed::Computed;
 use crate::error::{Position, QueryError, find_word};
 use crate::row_pattern::automaton::Automaton;
@@ -233,21 +234,11 @@ fn of_input(node: &MatchNode, catalog: &Catalog, at: &dyn Fn(&str) -> Position) 
             "make those a query of their own, and read it by its name",
         ));
     }
-    let mut wrong = None;
-    let _ = node.input.apply(|plan| {
-        if let LogicalPlan::TableScan(scan) = plan {
-            let name = scan.table_name.table();
-            if let Some(Relation::Output { amends: true, .. }) = catalog.get(name).map(|entry| &entry.relation) {
-                wrong = Some(at(name).mistake(
-                    format!("'{name}' says rows again when they change, and a pattern would take each for a new one"),
-                    format!("create '{name}' WITH (emit = 'close'), or look for the pattern in the stream itself"),
-                ));
-                return Ok(TreeNodeRecursion::Stop);
-            }
-        }
-        Ok(TreeNodeRecursion::Continue)
-    });
-    wrong
+    let name = amending_source(catalog, &node.input)?;
+    Some(at(&name).mistake(
+        format!("'{name}' says rows again when they change, and a pattern would take each for a new one"),
+        "read its rows WHERE final, create it WITH (emit = 'close') and without lateness, or look for the pattern in the stream itself",
+    ))
 }
 
 fn contains(plan: &LogicalPlan, is: impl Fn(&LogicalPlan) -> bool) -> bool {

@@ -1,6 +1,5 @@
 //! Patterns as SQL: what they find, that they find the same however rows come, and what is refused.
 
-mod examples;
 mod random;
 mod refusals;
 mod semantics;

@@ -154,6 +154,48 @@ fn windows_over_windows_are_right_when_time_jumps() {
     assert_eq!(queries.get("hours").expect("it runs").counters().late_rows, 0);
 }
 
+/// What is said again is grouped by nobody, be it passed on by others, unless it is taken once and for good.
+#[test]
+fn what_is_said_again_is_not_counted_twice() {
+    let amended = "CREATE QUERY sums WITH (lateness = '2 minutes') AS
+        SELECT window_start AS minute, window_end, sum(entered) AS entered, final
+        FROM TUMBLE(gate, event_time, INTERVAL '1 minute') GROUP BY window_start, window_end, final";
+    let passed_on = "CREATE QUERY passed_on AS SELECT minute, entered FROM sums WHERE entered > 0";
+    let hours = |from: &str| {
+        format!(
+            "CREATE QUERY hours AS SELECT window_start, window_end, sum(entered) AS entered
+             FROM TUMBLE({from}, minute, INTERVAL '1 hour') GROUP BY window_start, window_end"
+        )
+    };
+    let refused = |statements: &[&str]| {
+        let (last, before) = statements.split_last().expect("there are some");
+        let statement = parse_statement(last).expect("it is right");
+        let error = set_of(before).create(statement).expect_err("it would count twice");
+        assert!(error.wrong.contains("says rows again when they change"), "{error}");
+    };
+    refused(&[amended, &hours("(SELECT minute, entered FROM sums)")]);
+    refused(&[amended, passed_on, &hours("passed_on")]);
+    let once = amended.to_owned() + " HAVING final";
+    let passed_on_once = passed_on.replace("entered > 0", "final AND entered > 0");
+    for statements in [
+        vec![amended, &hours("(SELECT minute, entered FROM sums WHERE final)")],
+        vec![amended, &passed_on_once, &hours("passed_on")],
+        vec![&once, &hours("(SELECT minute, entered FROM sums)")],
+    ] {
+        let mut queries = set_of(&statements);
+        let mut outputs = Vec::new();
+        queries.push("gate", &gate(&[(3_550, "a", 1)]), &mut outputs);
+        queries.advance(3_610 * SECOND, &mut outputs);
+        queries.push("gate", &gate(&[(3_555, "a", 2)]), &mut outputs);
+        queries.advance(40_000 * SECOND, &mut outputs);
+        assert_eq!(
+            said(&outputs, "hours"),
+            vec![r#"{"window_start":"1970-01-01T00:00:00Z","window_end":"1970-01-01T01:00:00Z","entered":3}"#,],
+            "{statements:?}"
+        );
+    }
+}
+
 #[test]
 fn windows_three_deep_are_right_however_time_moves_on() {
     let over = |name: &str, source: &str, size: &str| {
@@ -257,6 +299,7 @@ fn a_query_that_keeps_keys_for_ever_is_warned_of() {
     for right in [
         "CREATE QUERY seen WITH (ttl = '1 day') AS SELECT tag, count(*) AS n FROM rfid GROUP BY tag",
         "CREATE QUERY seen AS SELECT zone, count(*) AS n FROM rfid GROUP BY zone",
+        "CREATE QUERY seen AS SELECT query, count(*) AS n FROM late GROUP BY query",
         MINUTE_SUMS,
     ] {
         assert!(set_of(&[right]).queries()[0].warnings().is_empty(), "{right}");

@@ -202,8 +202,9 @@ impl Form {
         let time = plan_time(needed("time")?, self.name, &input, &form, context)?;
         let length = |name: &str, context: &mut dyn RelationPlannerContext| -> Result<Option<i64>> {
             let Some(sql) = argument(name) else { return Ok(None) };
+            let shown = sql.to_string();
             let expr = context.sql_to_expr(sql, &DFSchema::empty())?;
-            Ok(Some(interval_us(expr, name == "offset", &form)?))
+            Ok(Some(interval_us(expr, &shown, name == "offset", &form)?))
         };
         let keys = match key {
             Some(key) => plan_keys(key, &input, context)?,
@@ -398,9 +399,8 @@ pub(crate) fn plan_input(
     }
 }
 
-/// A length of time in microseconds; more than nothing, but for an offset.
-pub(crate) fn interval_us(expr: Expr, is_offset: bool, form: &str) -> Result<i64> {
-    let shown = expr.to_string();
+/// A length of time in microseconds; more than nothing, but for an offset. `shown` is how it is written.
+pub(crate) fn interval_us(expr: Expr, shown: &str, is_offset: bool, form: &str) -> Result<i64> {
     let literal = if matches!(expr, Expr::Literal(..)) || expr.exists(|e| Ok(matches!(e, Expr::Column(_))))? {
         expr
     } else {

@@ -248,8 +248,7 @@ fn what_a_pattern_cannot_read_or_be_read_by_is_refused() {
     for ((from, order, behind), expected) in [
         (
             ("SELECT * FROM running", "newest", ""),
-            "1:33: 'running' says rows again when they change, and a pattern would take each for a new one, create \
-             'running' WITH (emit = 'close'), or look for the pattern in the stream itself",
+            "1:33: 'running' says rows again when they change, and a pattern would take each for a new one, read its rows WHERE final, create it WITH (emit = 'close') and without lateness, or look for the pattern in the stream itself",
         ),
         (
             ("SELECT * FROM rooms", "event_time", ""),

@@ -3,18 +3,16 @@
 mod events;
 mod loops;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ::nexmark::event::Event;
-use arrow::array::{Int64Array, RecordBatch, StringArray};
+use arrow::array::{Int64Array, StringArray};
 use serde_json::{Map, Value, json};
 
 use self::events::{STREAMS, batch_of, events, side_input, stream_of, time_of};
 use crate::bounded::{self, Recorded};
 use crate::flow::Flow;
-use crate::oracle::line;
-use crate::query::Output;
+use crate::oracle::{last_rows, lines};
 use crate::query_set::{QuerySet, Restored};
 use crate::row::Rows;
 use crate::rows::time_to_text;
@@ -189,36 +187,6 @@ fn shuffle(group: &mut [&Event]) {
     group.reverse();
     let third = group.len() / 3;
     group.rotate_left(third);
-}
-
-/// The last row for each key, or every row where rows stand for themselves.
-fn last_rows(outputs: &[Output], name: &str, keys: Option<&[usize]>) -> Vec<String> {
-    let mut last = BTreeMap::new();
-    for output in outputs.iter().filter(|output| output.query.as_ref() == name) {
-        let flow = output.rows.flow();
-        for row in 0..flow.num_rows() {
-            let key = match keys {
-                Some(keys) => keys
-                    .iter()
-                    .map(|key| output.rows.json(*key, row).to_string() + "|")
-                    .collect(),
-                None => last.len().to_string(),
-            };
-            last.insert(key, line(&flow.batch, row));
-        }
-    }
-    let mut rows: Vec<String> = last.into_values().collect();
-    rows.sort();
-    rows
-}
-
-fn lines(batches: &[RecordBatch]) -> Vec<String> {
-    let mut rows: Vec<String> = batches
-        .iter()
-        .flat_map(|batch| (0..batch.num_rows()).map(move |row| line(batch, row)))
-        .collect();
-    rows.sort();
-    rows
 }
 
 fn assert_same(said: &[String], expected: &[String], what: &str) {

@@ -174,16 +174,17 @@ fn rounded(value: Value) -> Value {
 }
 
 /// One row as JSON, floats rounded.
-pub(crate) fn line(batch: &RecordBatch, row: usize) -> String {
+fn line(batch: &RecordBatch, row: usize) -> String {
     let object = row_to_json(batch, row)
         .into_iter()
         .map(|(name, value)| (name, rounded(value)));
     Value::Object(object.collect()).to_string()
 }
 
-fn last_rows(outputs: &[Output], keys: Option<&[usize]>) -> Vec<String> {
+/// The last row that a query said for each key, or every row where rows stand for themselves; sorted.
+pub(crate) fn last_rows(outputs: &[Output], name: &str, keys: Option<&[usize]>) -> Vec<String> {
     let mut last = BTreeMap::new();
-    for output in outputs.iter().filter(|output| output.query.as_ref() == "q") {
+    for output in outputs.iter().filter(|output| output.query.as_ref() == name) {
         let flow = output.rows.flow();
         for row in 0..flow.num_rows() {
             let key = match keys {
@@ -207,6 +208,11 @@ fn bounded_rows(sql: &str, events: &[Event], runtime: &tokio::runtime::Runtime) 
     let (_, batches) = runtime
         .block_on(bounded::run_with(sql, &recorded, &opening()))
         .unwrap_or_else(|error| panic!("{sql}, bounded: {error}"));
+    lines(&batches)
+}
+
+/// All rows, sorted.
+pub(crate) fn lines(batches: &[RecordBatch]) -> Vec<String> {
     let mut rows: Vec<String> = batches
         .iter()
         .flat_map(|batch| (0..batch.num_rows()).map(move |row| line(batch, row)))
@@ -244,7 +250,7 @@ fn check(seed: u64, runtime: &tokio::runtime::Runtime) -> usize {
             "USHER_SEED={seed}\n{sql}: nothing is later than the lateness"
         );
     }
-    let said = last_rows(&outputs, keys.as_deref());
+    let said = last_rows(&outputs, "q", keys.as_deref());
     let expected = bounded_rows(&question.bounded(), &sequences.concat(), runtime);
     if said != expected {
         let missing: Vec<&String> = expected.iter().filter(|row| !said.contains(row)).take(5).collect();

@@ -2,7 +2,8 @@
 
 use datafusion::common::Result;
 
-use super::{Aggregate, WINDOWS_WERE_FINAL, is_over};
+use super::running::is_over;
+use super::{Aggregate, WINDOWS_WERE_FINAL};
 use crate::aggregate::GroupColumn;
 use crate::computed::values;
 use crate::keys::Group;

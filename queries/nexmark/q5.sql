@@ -11,8 +11,7 @@ SELECT starttime, endtime, window_start, window_end, max(num) AS most
 FROM TUMBLE(q5_counts, endtime, INTERVAL '2 seconds')
 GROUP BY starttime, endtime, window_start, window_end;
 
--- The ends alone are compared: q5_most is in time for them, and for the beginnings, 10 seconds earlier, it would be late.
 CREATE QUERY q5 AS
 SELECT c.auction, c.num, c.starttime, c.endtime
 FROM q5_counts c
-JOIN q5_most m ON c.endtime = m.endtime AND c.num >= m.most;
+JOIN q5_most m ON c.starttime = m.starttime AND c.endtime = m.endtime AND c.num >= m.most;

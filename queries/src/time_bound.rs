@@ -40,7 +40,8 @@ struct Limits {
 
 impl TimeBound {
     /// The bound of a join, where its conditions bound the difference of a time of each side from below and above; of
-    /// several pairs of columns the one whose columns come first.
+    /// several pairs of columns the one that is bound most narrowly, and of those alike the last: a window's end is nearer
+    /// to the watermark than its beginning.
     ///
     /// # Errors
     /// When the type of a column can't be told.
@@ -76,7 +77,7 @@ impl TimeBound {
                 }
             }
         }
-        Ok(pairs.into_iter().find_map(|((of_left, of_right), limits)| {
+        let bounds = pairs.into_iter().rev().filter_map(|((of_left, of_right), limits)| {
             Some(Self {
                 left: Column::from(left.qualified_field(of_left)),
                 right: Column::from(right.qualified_field(of_right)),
@@ -87,7 +88,8 @@ impl TimeBound {
                     .map(|number| filter[number].clone())
                     .collect(),
             })
-        }))
+        });
+        Ok(bounds.min_by_key(|bound| bound.high_us.saturating_sub(bound.low_us)))
     }
 }
 

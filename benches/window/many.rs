@@ -133,7 +133,8 @@ pub(crate) fn long() {
         while from < 13_000_000 {
             let batch = spread(&rows(from, 4_096, 1_000), 1_000);
             let watermark = (from as i64 + 4_095) * STEP_US * 1_000 - 1_000_000;
-            let flow = Flow::at_watermark(batch, watermark);
+            // They met the watermark that stood before them.
+            let flow = Flow::at_watermark(batch, watermark - 4_096 * STEP_US * 1_000);
             let started = Instant::now();
             queries.push("gate", &Rows::Many(flow), &mut said);
             queries.advance(watermark, &mut said);

@@ -6,6 +6,7 @@
 
 mod kept;
 mod panes;
+mod plan;
 mod running;
 mod single;
 mod sliding;
@@ -15,74 +16,19 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, StringArray, TimestampMicrosecondArray};
 use arrow::compute::is_not_null;
-use arrow::datatypes::{DataType, SchemaRef, TimestampMicrosecondType};
+use arrow::datatypes::TimestampMicrosecondType;
 use datafusion::common::Result;
 
+pub(crate) use self::plan::{AggregateCall, AggregatePlan, Calls, GroupColumn, WindowPlan};
 use self::sliding::Sliding;
-use crate::accumulator::kind::AggregateKind;
-use crate::computed::{Computed, columns};
+use crate::computed::columns;
 use crate::flow::Flow;
 use crate::keys::{Group, KeyStore};
 use crate::operator::{Context, Footprint, LateRow, Operator, batch_of};
 use crate::row::Rows;
 use crate::slot::Slot;
 use crate::statement::Emit;
-use crate::window::{Assigner, Hop, Span, WindowSpec};
-
-/// One aggregate of the SELECT list.
-pub(crate) struct AggregateCall {
-    pub(crate) kind: AggregateKind,
-    pub(crate) args: Vec<Computed>,
-    pub(crate) arg_types: Vec<DataType>,
-    pub(crate) filter: Option<Computed>,
-    pub(crate) name: String,
-}
-
-impl AggregateCall {
-    /// Whether panes of windows on `time` may be merged to a window.
-    fn is_mergeable(&self, time: &Computed) -> bool {
-        // Rows of the same time lie in the same pane, where they are told apart by arrival.
-        let is_ordered_by_time = || matches!(&self.args[..], [_, order] if order.to_string() == time.to_string());
-        self.kind.create().is_mergeable() || matches!(self.kind, AggregateKind::Edge(_)) && is_ordered_by_time()
-    }
-}
-
-/// What a GROUP BY column is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum GroupColumn {
-    Key(usize),
-    WindowStart,
-    WindowEnd,
-    /// Whether nothing more will be said of the window.
-    Final,
-    /// Whether the row takes the place of one that was said before.
-    Amended,
-}
-
-/// The windows of a query.
-pub(crate) struct WindowPlan {
-    pub(crate) time: Computed,
-    /// Which site's hours count, for windows that follow them.
-    pub(crate) site: Option<Computed>,
-    pub(crate) windows: Assigner,
-    pub(crate) spec: WindowSpec,
-}
-
-/// All that is fixed when the query is created.
-pub(crate) struct AggregatePlan {
-    pub(crate) window: Option<WindowPlan>,
-    pub(crate) filters: Vec<Computed>,
-    pub(crate) keys: Vec<Computed>,
-    pub(crate) key_types: Vec<DataType>,
-    pub(crate) aggregates: Vec<AggregateCall>,
-    pub(crate) columns: Vec<GroupColumn>,
-    pub(crate) schema: SchemaRef,
-    pub(crate) emit: Emit,
-    pub(crate) lateness_us: i64,
-    pub(crate) ttl_us: Option<i64>,
-    /// Whether the last event of each group is kept, for queries that alerts read.
-    pub(crate) keeps_causes: bool,
-}
+use crate::window::{Hop, Span};
 
 /// Of overlapping windows that are open, so many are shown, those that end first: each is a merge of its panes.
 const SHOWN_WINDOWS: usize = 64;
@@ -160,8 +106,7 @@ struct Columns {
     groups: Vec<Group>,
     times: Option<TimestampMicrosecondArray>,
     sites: Option<StringArray>,
-    args: Vec<Vec<ArrayRef>>,
-    filters: Vec<Option<BooleanArray>>,
+    calls: Calls,
 }
 
 impl Aggregate {
@@ -263,18 +208,12 @@ impl Aggregate {
                 sites = Some(site.column(batch)?.as_string::<i32>().clone());
             }
         }
-        let mut args = Vec::with_capacity(self.plan.aggregates.len());
-        let mut filters = Vec::with_capacity(self.plan.aggregates.len());
-        for call in &self.plan.aggregates {
-            args.push(columns(&call.args, batch)?);
-            filters.push(call.filter.as_ref().map(|filter| filter.mask(batch)).transpose()?);
-        }
+        let calls = self.plan.calls(batch)?;
         Ok(Columns {
             groups,
             times,
             sites,
-            args,
-            filters,
+            calls,
         })
     }
 
@@ -401,16 +340,7 @@ impl Aggregate {
                     watermark.max(flow.watermarks.value(*row as usize));
             }
         }
-        for ((accumulator, args), mask) in slot.accumulators.iter_mut().zip(&columns.args).zip(&columns.filters) {
-            match mask {
-                None => accumulator.update(&columns.groups, rows, args)?,
-                Some(mask) => {
-                    let kept: Vec<u32> = rows.iter().copied().filter(|row| mask.value(*row as usize)).collect();
-                    accumulator.update(&columns.groups, &kept, args)?;
-                }
-            }
-        }
-        Ok(())
+        columns.calls.update(&mut slot.accumulators, &columns.groups, rows)
     }
 
     /// The rows of `groups` in a slot, as this operator says them.
@@ -461,13 +391,8 @@ impl Aggregate {
     }
 
     /// Takes many rows.
-    fn push_flow(&mut self, mut flow: Flow, context: &mut Context<'_>, out: &mut Vec<Rows>) -> Result<()> {
-        for predicate in &self.plan.filters {
-            let mask = predicate.mask(&flow.batch)?;
-            if mask.true_count() < flow.num_rows() {
-                flow = flow.filtered(&mask)?;
-            }
-        }
+    fn push_flow(&mut self, flow: Flow, context: &mut Context<'_>, out: &mut Vec<Rows>) -> Result<()> {
+        let mut flow = self.plan.let_through(flow)?;
         if let Some(window) = &self.plan.window {
             let array = window.time.column(&flow.batch)?;
             if array.null_count() > 0 {

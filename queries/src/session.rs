@@ -16,7 +16,7 @@ use arrow::datatypes::TimestampMicrosecondType;
 use datafusion::common::Result;
 
 use crate::accumulator::GroupAccumulator;
-use crate::aggregate::{AggregatePlan, GroupColumn};
+use crate::aggregate::{AggregatePlan, Calls, GroupColumn};
 use crate::computed::{Computed, columns, values};
 use crate::flow::Flow;
 use crate::keys::{Group, KeyStore};
@@ -355,49 +355,29 @@ impl Sessions {
     }
 
     fn push_row(&mut self, row: &Row, context: &mut Context<'_>) -> Result<()> {
-        for predicate in &self.plan.filters {
-            if !predicate.holds(&row.values)? {
-                return Ok(());
-            }
+        if !self.plan.lets_through(row)? {
+            return Ok(());
         }
         let Value::Time(time) = self.time.value(&row.values)? else {
             return Ok(());
         };
         let key: Vec<Value> = values(&self.plan.keys, &row.values)?;
-        let mut arguments: Vec<Option<Vec<Value>>> = Vec::with_capacity(self.plan.aggregates.len());
-        for call in &self.plan.aggregates {
-            let values = values(&call.args, &row.values)?;
-            let is_taken = match &call.filter {
-                Some(filter) => filter.holds(&row.values)?,
-                None => true,
-            };
-            arguments.push(is_taken.then_some(values));
-        }
+        let arguments = self.plan.arguments(row)?;
         if self.refuses(time, row.watermark, row.cause.as_deref(), context) {
             return Ok(());
         }
         let group = self.keys.intern_one(&key)?;
         let joined = self.joined(group, time);
         let id = self.place(group, time, joined)?;
-        let calls = self.accumulators.iter_mut().zip(&self.plan.aggregates);
-        for ((accumulator, call), arguments) in calls.zip(&arguments) {
-            if let Some(arguments) = arguments {
-                accumulator.update_one(id, arguments, &call.arg_types)?;
-            }
-        }
+        self.plan.update_one(&mut self.accumulators, id, &arguments)?;
         if self.plan.keeps_causes {
             self.causes[id as usize] = row.cause.clone();
         }
         Ok(())
     }
 
-    fn push_flow(&mut self, mut flow: Flow, context: &mut Context<'_>) -> Result<()> {
-        for predicate in &self.plan.filters {
-            let mask = predicate.mask(&flow.batch)?;
-            if mask.true_count() < flow.num_rows() {
-                flow = flow.filtered(&mask)?;
-            }
-        }
+    fn push_flow(&mut self, flow: Flow, context: &mut Context<'_>) -> Result<()> {
+        let flow = self.plan.let_through(flow)?;
         let rows = flow.num_rows();
         if rows == 0 {
             return Ok(());
@@ -405,15 +385,7 @@ impl Sessions {
         let times = self.time.column(&flow.batch)?;
         let times = times.as_primitive::<TimestampMicrosecondType>();
         let keys = columns(&self.plan.keys, &flow.batch)?;
-        let mut calls = Vec::with_capacity(self.plan.aggregates.len());
-        for call in &self.plan.aggregates {
-            let filter = call
-                .filter
-                .as_ref()
-                .map(|filter| filter.mask(&flow.batch))
-                .transpose()?;
-            calls.push((columns(&call.args, &flow.batch)?, filter));
-        }
+        let calls = self.plan.calls(&flow.batch)?;
         let mut groups = Vec::new();
         self.keys.intern(&keys, rows, &mut groups)?;
         let mut ids: Vec<PieceId> = vec![0; rows];
@@ -445,25 +417,8 @@ impl Sessions {
     }
 
     /// Adds the rows that wait to their pieces.
-    fn update(
-        &mut self,
-        ids: &[PieceId],
-        waiting: &mut Vec<u32>,
-        calls: &[(Vec<ArrayRef>, Option<BooleanArray>)],
-    ) -> Result<()> {
-        for (accumulator, (args, mask)) in self.accumulators.iter_mut().zip(calls) {
-            match mask {
-                None => accumulator.update(ids, waiting, args)?,
-                Some(mask) => {
-                    let kept: Vec<u32> = waiting
-                        .iter()
-                        .copied()
-                        .filter(|row| mask.value(*row as usize))
-                        .collect();
-                    accumulator.update(ids, &kept, args)?;
-                }
-            }
-        }
+    fn update(&mut self, ids: &[PieceId], waiting: &mut Vec<u32>, calls: &Calls) -> Result<()> {
+        calls.update(&mut self.accumulators, ids, waiting)?;
         waiting.clear();
         Ok(())
     }

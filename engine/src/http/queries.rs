@@ -377,7 +377,7 @@ fn said_over(
                 }
                 total += 1;
                 let mut hasher = rustc_hash::FxHasher::default();
-                Value::Object(values.clone()).to_string().hash(&mut hasher);
+                serde_json::to_string(&values).unwrap_or_default().hash(&mut hasher);
                 if counts.len() < COMPARED_ROWS_MAX {
                     *counts.entry(hasher.finish()).or_default() += 1;
                 }

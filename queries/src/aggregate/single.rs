@@ -2,6 +2,7 @@
 
 use datafusion::common::Result;
 
+use super::plan::Arguments;
 use super::running::is_over;
 use super::{Aggregate, WINDOWS_WERE_FINAL};
 use crate::aggregate::GroupColumn;
@@ -13,16 +14,11 @@ use crate::statement::Emit;
 use crate::value::Value;
 use crate::window::Span;
 
-/// The arguments of each aggregate; `None` for one whose FILTER does not let the row through.
-type Arguments = Vec<Option<Vec<Value>>>;
-
 impl Aggregate {
     /// Takes one row, as `push_flow` takes a flow of it.
     pub(super) fn push_row(&mut self, row: &Row, context: &mut Context<'_>, out: &mut Vec<Rows>) -> Result<()> {
-        for predicate in &self.plan.filters {
-            if !predicate.holds(&row.values)? {
-                return Ok(());
-            }
+        if !self.plan.lets_through(row)? {
+            return Ok(());
         }
         let (mut time, mut site) = (0, Value::Null);
         if let Some(window) = &self.plan.window {
@@ -36,7 +32,7 @@ impl Aggregate {
             }
         }
         let key: Vec<Value> = values(&self.plan.keys, &row.values)?;
-        let arguments = self.arguments(row)?;
+        let arguments = self.plan.arguments(row)?;
         let group = self.keys.intern_one(&key)?;
         if let (Some(ttl_us), Some(touched)) = (self.plan.ttl_us, self.touched(group))
             && is_over(touched, self.watermark.max(row.watermark), ttl_us)
@@ -82,20 +78,6 @@ impl Aggregate {
         said
     }
 
-    fn arguments(&self, row: &Row) -> Result<Arguments> {
-        let mut arguments = Vec::with_capacity(self.plan.aggregates.len());
-        for call in &self.plan.aggregates {
-            // Evaluated before the FILTER is asked, as DataFusion does and as the columns of a flow are.
-            let values = values(&call.args, &row.values)?;
-            let is_taken = match &call.filter {
-                Some(filter) => filter.holds(&row.values)?,
-                None => true,
-            };
-            arguments.push(is_taken.then_some(values));
-        }
-        Ok(arguments)
-    }
-
     fn add_row(&mut self, span: Span, group: Group, row: &Row, arguments: &Arguments) -> Result<()> {
         let watermark = self.watermark.max(row.watermark);
         // What a query says of its own accord at each change is said right after this.
@@ -117,12 +99,7 @@ impl Aggregate {
         if plan.ttl_us.is_some() {
             slot.touched[group as usize] = watermark;
         }
-        for ((accumulator, call), arguments) in slot.accumulators.iter_mut().zip(&plan.aggregates).zip(arguments) {
-            if let Some(arguments) = arguments {
-                accumulator.update_one(group, arguments, &call.arg_types)?;
-            }
-        }
-        Ok(())
+        plan.update_one(&mut slot.accumulators, group, arguments)
     }
 
     /// Says the group that a row has just changed.

@@ -12,6 +12,7 @@ use rumqttc::{AsyncClient, Event, MqttOptions, Packet, QoS as WireQoS};
 use usher_connectors::client::MqttClient;
 use usher_connectors::message::QoS;
 use usher_engine::alert::Trace;
+use usher_engine::allocator::keep_memory;
 use usher_engine::check::load_queries;
 use usher_engine::decode::{DecodeOptions, Decoder};
 use usher_engine::engine::{Engine, EngineOptions};
@@ -135,6 +136,7 @@ async fn publish(clients: &[MqttClient], sent: &Sent, seconds: u64, what: impl F
 }
 
 fn main() {
+    keep_memory();
     usher_connectors::install_crypto_provider();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -201,6 +203,7 @@ async fn measure(seconds: u64) {
     let flags = Flags {
         mqtt: Some("127.0.0.1:0".to_owned()),
         http: Some("127.0.0.1:0".to_owned()),
+        public: None,
         data: Some(folder.path().join("data").display().to_string()),
     };
     let engine = Engine::start(EngineOptions {

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use usher_engine::allocator::keep_memory;
 use usher_engine::engine::{Engine, EngineOptions};
 use usher_engine::settings::{Flags, Settings};
 use usher_engine::site::Places;
@@ -96,6 +97,7 @@ async fn measure(connections: usize, seconds: u64) {
     let flags = Flags {
         mqtt: Some("127.0.0.1:0".to_owned()),
         http: Some("127.0.0.1:0".to_owned()),
+        public: None,
         data: Some(folder.path().join("data").display().to_string()),
     };
     let engine = Engine::start(EngineOptions {
@@ -139,6 +141,7 @@ async fn measure(connections: usize, seconds: u64) {
 }
 
 fn main() {
+    keep_memory();
     usher_connectors::install_crypto_provider();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)

@@ -1,7 +1,12 @@
 //! Rows a second through one windowed GROUP BY, by keys and batch size, beside bounded DataFusion over the same rows;
 //! and what many queries, long windows and the close of a large one cost.
 
+mod amending;
+mod late;
+mod linked;
 mod many;
+mod meeting;
+mod turns;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -44,6 +49,7 @@ fn rows(from: usize, count: usize, keys: usize) -> RecordBatch {
         )),
         Arc::new(Int64Array::from_iter_values(rows().map(|row| (row % 3) as i64))),
         Arc::new(Int64Array::from_iter_values(rows().map(|row| (row % 2) as i64))),
+        Arc::new(Int64Array::new_null(count)),
     ];
     RecordBatch::try_new(stream_schema("gate").expect("a stream"), columns).expect("the columns fit")
 }
@@ -125,8 +131,17 @@ fn main() {
     if is_wanted("many") {
         many::many();
     }
+    if is_wanted("sharing") {
+        many::sharing();
+    }
     if is_wanted("closing") {
         many::closing();
+        late::closing();
+        meeting::closing();
+        linked::closing();
+    }
+    if is_wanted("amending") {
+        amending::amending();
     }
     if is_wanted("long") {
         many::long();

@@ -1,38 +1,91 @@
 //! A checkpoint is where processing stood: an offset and named parts of state, saved and loaded as one.
 //!
-//! Each lies in a keyspace of its own: chunks first, then a manifest. Without its manifest it does not exist,
-//! so a crash while saving leaves the one before.
+//! A part is a chain of segments: what it was once, and what has changed since. A save writes what is new into one file,
+//! with a manifest of all that belongs to the checkpoint, in this file and in earlier ones. The file gets its name when
+//! all of it is on disk, so that a crash while saving leaves the checkpoints before. Older ones go when the new one has
+//! been read back and found whole, and a file stays as long as a manifest that is kept refers to it.
 
-use std::sync::{Arc, Mutex};
+mod file;
+#[cfg(test)]
+mod tests;
 
-use bytes::{Bytes, BytesMut};
-use fjall::{Keyspace, KeyspaceCreateOptions, PersistMode};
-use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use bytes::Bytes;
 use tracing::warn;
 
+use self::file::{Damage, Entry, Manifest, PartEntry};
+use crate::crash_point::CrashPoint;
 use crate::log::{LogError, Offset};
-use crate::log_store::{LogStore, OpenStore, words};
 
-/// Prefix of a checkpoint's keyspace; its sequence number follows.
-const PREFIX: &str = "checkpoint-";
-/// Key of the manifest. Chunk keys are eight bytes, so they never meet it.
-const MANIFEST_KEY: &[u8] = b"manifest";
 /// Checkpoints kept: the newest, and one to fall back to.
 const KEPT: usize = 2;
-/// Parts are cut to this; one value should not fill a memtable.
-const CHUNK_BYTES: usize = 1 << 20;
-/// Chunks written in one go, so that the log's writer gets its turn between.
-const CHUNKS_A_BATCH: usize = 8;
+/// Bytes of segments written earlier that are read again at each save. A state that is no larger is proven whole each
+/// time, a larger one in turns.
+const PROVEN_AGAIN: u64 = 8 << 20;
+/// Files that checkpoints may lie in; beyond it those that hold the least are copied into the newest.
+const FILES_MAX: usize = 64;
+/// Of so many, that is.
+const FILES_WANTED: usize = 32;
 
 /// Where processing stood.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Checkpoint {
+    /// Its number; later ones have larger ones.
+    pub sequence: u64,
     /// The first offset not yet in it; processing goes on here.
     pub next_offset: Offset,
     /// Version of what the parts mean, for the engine to judge.
     pub format: u32,
     /// Named state, unread here.
-    pub parts: Vec<(String, Bytes)>,
+    pub parts: Vec<Part>,
+}
+
+/// One part of the state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Part {
+    /// Its name.
+    pub name: String,
+    /// What it was, and what has changed since, in this order.
+    pub segments: Vec<Bytes>,
+}
+
+/// What is to be saved: for each part of the state what is new in it. A part that is not named is no longer there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Update {
+    /// The first offset not yet in it.
+    pub next_offset: Offset,
+    /// Version of what the parts mean.
+    pub format: u32,
+    /// The parts.
+    pub parts: Vec<Change>,
+}
+
+/// What is new in one part.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// The part's name.
+    pub name: String,
+    /// Whether the segments are the whole part; otherwise they follow those saved before.
+    pub begins_anew: bool,
+    /// None where nothing has changed.
+    pub segments: Vec<Bytes>,
+}
+
+/// What a save came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Saved {
+    /// Its number.
+    pub sequence: u64,
+    /// Bytes written, the manifest among them.
+    pub written_bytes: u64,
+    /// Bytes of the whole state.
+    pub state_bytes: u64,
+    /// Files that the checkpoints which are kept lie in.
+    pub files: usize,
 }
 
 /// What was found when loading.
@@ -44,244 +97,341 @@ pub struct Loaded {
     pub unreadable: Vec<String>,
 }
 
-/// Where checkpoints are kept, in the log's own database.
+/// Where checkpoints are kept: a folder of files beside the log's.
 pub struct CheckpointStore {
-    store: Arc<LogStore>,
-    /// Saves one at a time; holds the next sequence number.
-    next_sequence: Mutex<u64>,
+    dir: PathBuf,
+    /// Whether there was a checkpoint of the first form, which lay in the log's database.
+    is_of_first_form: bool,
+    state: Mutex<State>,
 }
 
-#[derive(Serialize, Deserialize)]
-struct Manifest {
-    next_offset: Offset,
-    format: u32,
-    parts: Vec<PartEntry>,
-}
-
-#[derive(Serialize, Deserialize)]
-struct PartEntry {
-    name: String,
-    bytes: u64,
-    crc32: u32,
+#[derive(Default)]
+struct State {
+    next_sequence: u64,
+    /// Of each part, where the segments lie that the last save named. Empty until one has worked, and after one that
+    /// did not: then all parts have to begin anew.
+    chains: BTreeMap<String, Vec<Entry>>,
+    /// The manifests that are kept, the oldest first.
+    kept: Vec<(u64, Manifest)>,
+    /// Files whose manifest can't be read, each with the reason.
+    damaged: BTreeMap<u64, String>,
+    /// Where proving went on to among what was written earlier.
+    proven_to: u64,
 }
 
 impl CheckpointStore {
-    pub(crate) fn new(store: Arc<LogStore>) -> Result<Self, LogError> {
-        let sequences = store.with(|open| Ok(sequences(open)))?;
-        let next_sequence = Mutex::new(sequences.last().map_or(0, |last| last + 1));
-        Ok(Self { store, next_sequence })
-    }
-
-    /// Saves a checkpoint: durable when this returns, and all of it or nothing. Drops all but the last two.
-    /// Blocks on the disk for as long as the parts take to write.
+    /// Opens the checkpoints in `dir`, which need not be there. Writes nothing.
     ///
     /// # Errors
-    /// [`LogError::Unwritable`]; the checkpoints before stay as they were.
-    pub fn save(&self, checkpoint: &Checkpoint) -> Result<(), LogError> {
-        let mut next_sequence = self.next_sequence.lock().expect("no holder of this lock panics");
-        let sequence = *next_sequence;
-        // A failed save leaves a keyspace without a manifest, so its number is not used again.
-        *next_sequence += 1;
-        let generation = self.store.generation();
-        let name = keyspace_name(sequence);
-        let mut chunks = Vec::with_capacity(CHUNKS_A_BATCH);
-        let mut parts = Vec::with_capacity(checkpoint.parts.len());
-        for (part, (part_name, bytes)) in checkpoint.parts.iter().enumerate() {
-            parts.push(PartEntry {
-                name: part_name.clone(),
-                bytes: bytes.len() as u64,
-                crc32: crc32fast::hash(bytes),
-            });
-            for (chunk, start) in (0..bytes.len()).step_by(CHUNK_BYTES).enumerate() {
-                let end = bytes.len().min(start + CHUNK_BYTES);
-                chunks.push((chunk_key(part, chunk), bytes.slice(start..end)));
-                if chunks.len() == CHUNKS_A_BATCH {
-                    self.write(&name, chunks.drain(..), None)?;
+    /// [`LogError::OfNewerVersion`] where a later Usher has saved; [`LogError::Unreadable`] when the folder can't be read.
+    pub fn open(dir: &Path) -> Result<Self, LogError> {
+        let mut state = State::default();
+        for sequence in file::sequences(dir).map_err(|error| unreadable(dir, &error))? {
+            state.next_sequence = sequence + 1;
+            match file::read_manifest(dir, sequence) {
+                Ok(manifest) => state.kept.push((sequence, manifest)),
+                Err(Damage::OfNewerVersion(cause)) => {
+                    return Err(LogError::OfNewerVersion {
+                        path: file::path(dir, sequence),
+                        cause,
+                    });
+                }
+                Err(Damage::Reason(reason)) => {
+                    state.damaged.insert(sequence, reason);
                 }
             }
         }
-        self.write(&name, chunks.drain(..), None)?;
-        if self.store.generation() != generation {
-            return Err(LogError::Unwritable {
-                path: self.store.path().to_owned(),
-                cause: "the disk failed while a checkpoint was being saved".to_owned(),
-            });
+        Ok(Self {
+            dir: dir.to_owned(),
+            is_of_first_form: false,
+            state: Mutex::new(state),
+        })
+    }
+
+    /// There is a checkpoint of the first form, which is not read any more.
+    pub(crate) fn with_first_form(self, is_of_first_form: bool) -> Self {
+        Self {
+            is_of_first_form,
+            ..self
         }
-        let manifest = Manifest {
-            next_offset: checkpoint.next_offset,
-            format: checkpoint.format,
-            parts,
+    }
+
+    /// Whether all that was found is a checkpoint of the first form, which is not read any more.
+    pub fn is_of_first_form(&self) -> bool {
+        self.is_of_first_form && self.newest_format().is_none()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        // Each holder leaves it whole at every step.
+        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Saves a checkpoint: durable, read back and found whole when this returns, and all of it or nothing. Then drops what
+    /// neither it nor the one before refers to. Blocks on the disk.
+    ///
+    /// # Errors
+    /// [`LogError::Unwritable`]; the checkpoints before stay as they were, and the next one must begin anew in every
+    /// part, for what this one knew to be new is in none.
+    pub fn save(&self, update: &Update) -> Result<Saved, LogError> {
+        let state = &mut *self.lock();
+        let sequence = state.next_sequence;
+        // The name of a file that failed is not used again.
+        state.next_sequence += 1;
+        let saved = self.save_as(sequence, update, state);
+        if saved.is_err() {
+            state.chains.clear();
+            let _ = std::fs::remove_file(file::path(&self.dir, sequence));
+        }
+        saved
+    }
+
+    fn save_as(&self, sequence: u64, update: &Update, state: &mut State) -> Result<Saved, LogError> {
+        let unwritable = |cause: String| LogError::Unwritable {
+            path: self.dir.clone(),
+            cause: format!("the checkpoint {sequence}: {cause}"),
         };
-        let sealed = Bytes::from(seal(&manifest));
-        // Everything before it in the journal becomes durable with it.
-        self.write(
-            &name,
-            [(MANIFEST_KEY.to_vec(), sealed)].into_iter(),
-            Some(PersistMode::SyncAll),
-        )?;
-        self.drop_old()
+        std::fs::create_dir_all(&self.dir).map_err(|error| unwritable(error.to_string()))?;
+        let mut writing = file::Writing::begin(&self.dir, sequence).map_err(|error| unwritable(error.to_string()))?;
+        let mut chains = BTreeMap::new();
+        for change in &update.parts {
+            let before = state.chains.get(&change.name);
+            let mut chain = match before {
+                _ if change.begins_anew => Vec::new(),
+                Some(before) => before.clone(),
+                None => {
+                    return Err(unwritable(format!(
+                        "of the part '{}' there are changes, and nothing that they change",
+                        change.name
+                    )));
+                }
+            };
+            for segment in &change.segments {
+                let known = before.and_then(|before| before.get(chain.len()));
+                let known = known.filter(|known| change.begins_anew && known.is_of(segment));
+                chain.push(match known {
+                    Some(known) => known.clone(),
+                    None => writing.write(segment).map_err(|error| unwritable(error.to_string()))?,
+                });
+            }
+            chains.insert(change.name.clone(), chain);
+        }
+        self.gather(&mut chains, &mut writing, state)
+            .map_err(|cause| unwritable(cause.to_string()))?;
+        let manifest = Manifest {
+            next_offset: update.next_offset,
+            segments_bytes: writing.bytes(),
+            parts: chains
+                .iter()
+                .map(|(name, segments)| PartEntry {
+                    name: name.clone(),
+                    segments: segments.clone(),
+                })
+                .collect(),
+            format: update.format,
+        };
+        CrashPoint::CheckpointHalfWritten.pass();
+        let written_bytes = writing.end(&manifest).map_err(|error| unwritable(error.to_string()))?;
+        self.prove(sequence, &manifest, state)
+            .map_err(|reason| unwritable(format!("it was written and can't be read back: {reason}")))?;
+        let state_bytes = manifest.entries().map(|entry| entry.bytes).sum();
+        state.chains = chains;
+        state.kept.push((sequence, manifest));
+        let files = self.drop_old(state);
+        Ok(Saved {
+            sequence,
+            written_bytes,
+            state_bytes,
+            files,
+        })
+    }
+
+    /// Copies segments out of files that hold little else that is still needed, so that these can go.
+    fn gather(
+        &self,
+        chains: &mut BTreeMap<String, Vec<Entry>>,
+        writing: &mut file::Writing,
+        state: &State,
+    ) -> io::Result<()> {
+        let mut held: BTreeMap<u64, u64> = BTreeMap::new();
+        for entry in chains
+            .values()
+            .flatten()
+            .filter(|entry| entry.file != writing.sequence())
+        {
+            *held.entry(entry.file).or_default() += entry.bytes;
+        }
+        let bytes_of = |file: u64| {
+            let manifest = state.kept.iter().find(|(sequence, _)| *sequence == file);
+            manifest.map_or_else(
+                || file::segments_bytes(&self.dir, file),
+                |(_, manifest)| manifest.segments_bytes,
+            )
+        };
+        let mut leaving: BTreeSet<u64> = BTreeSet::new();
+        let is_mostly_unneeded = |(file, needed): &(&u64, &u64)| **needed * 2 < bytes_of(**file);
+        leaving.extend(held.iter().filter(is_mostly_unneeded).map(|(file, _)| *file));
+        if held.len() - leaving.len() > FILES_MAX {
+            let mut by_bytes: Vec<(u64, u64)> = held.iter().map(|(file, needed)| (*needed, *file)).collect();
+            by_bytes.sort_unstable();
+            leaving.extend(by_bytes.iter().map(|(_, file)| *file).take(held.len() - FILES_WANTED));
+        }
+        for entry in chains.values_mut().flatten() {
+            if leaving.contains(&entry.file) {
+                let segment = file::read_segment(&self.dir, entry).map_err(io::Error::other)?;
+                *entry = writing.write(&segment)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads back what was written, and some of what was written before and belongs to it.
+    fn prove(&self, sequence: u64, manifest: &Manifest, state: &mut State) -> Result<(), String> {
+        let Ok(read) = file::read_manifest(&self.dir, sequence) else {
+            return Err("its manifest is not what was written".to_owned());
+        };
+        if read != *manifest {
+            return Err("its manifest is not what was written".to_owned());
+        }
+        let (new, before): (Vec<&Entry>, Vec<&Entry>) = manifest.entries().partition(|entry| entry.file == sequence);
+        for entry in new {
+            file::read_segment(&self.dir, entry)?;
+        }
+        let all: u64 = before.iter().map(|entry| entry.bytes).sum();
+        let (mut at, mut read, from) = (0, 0, state.proven_to);
+        for entry in &before {
+            let begins_at = at;
+            at += entry.bytes;
+            if (begins_at >= from && read < PROVEN_AGAIN) || all <= PROVEN_AGAIN {
+                file::read_segment(&self.dir, entry)?;
+                read += entry.bytes;
+                state.proven_to = at;
+            }
+        }
+        if state.proven_to >= all {
+            state.proven_to = 0;
+        }
+        Ok(())
+    }
+
+    /// Drops all checkpoints but the last two, and files that these do not refer to. What can't be removed is tried
+    /// again after the next one.
+    fn drop_old(&self, state: &mut State) -> usize {
+        let from = state.kept.len().saturating_sub(KEPT);
+        state.kept.drain(..from);
+        let needed = needed_by(&state.kept);
+        state.damaged.retain(|file, _| needed.contains(file));
+        if let Err(error) = file::keep_only(&self.dir, &needed) {
+            warn!(dir = %self.dir.display(), %error, "an old checkpoint can't be removed");
+        }
+        needed.len()
+    }
+
+    /// Drops all checkpoints but the last one that was saved, and files that it does not refer to. Gives how many files went.
+    /// Blocks on the disk.
+    ///
+    /// # Errors
+    /// [`LogError::Unwritable`] when a file can't be removed.
+    pub fn keep_last(&self) -> Result<usize, LogError> {
+        let state = &mut *self.lock();
+        let unwritable = |error: io::Error| LogError::Unwritable {
+            path: self.dir.clone(),
+            cause: error.to_string(),
+        };
+        let before = file::sequences(&self.dir).map_err(unwritable)?.len();
+        let from = state.kept.len().saturating_sub(1);
+        state.kept.drain(..from);
+        state.damaged.clear();
+        let needed = needed_by(&state.kept);
+        file::keep_only(&self.dir, &needed).map_err(unwritable)?;
+        Ok(before.saturating_sub(needed.len()))
     }
 
     /// Loads the newest checkpoint that is whole, and says which newer ones are not. Blocks on the disk.
     ///
     /// # Errors
-    /// [`LogError::Unreadable`] when the database itself cannot be read.
+    /// [`LogError::Unreadable`] when the folder itself cannot be read.
     pub fn load(&self) -> Result<Loaded, LogError> {
-        self.store.with(|open| {
-            let mut loaded = Loaded::default();
-            for sequence in sequences(open).into_iter().rev() {
-                match read(&self.keyspace(open, sequence)?) {
-                    Ok(Some(checkpoint)) => {
-                        loaded.checkpoint = Some(checkpoint);
-                        break;
-                    }
-                    Ok(None) => {}
-                    Err(reason) => {
-                        warn!(sequence, %reason, "checkpoint cannot be read; trying the one before");
-                        loaded.unreadable.push(format!("checkpoint {sequence}: {reason}"));
-                    }
+        self.load_before(u64::MAX)
+    }
+
+    /// The same among those with a smaller number: for whoever can't use what is whole.
+    ///
+    /// # Errors
+    /// As [`CheckpointStore::load`].
+    pub fn load_before(&self, sequence: u64) -> Result<Loaded, LogError> {
+        let state = self.lock();
+        let mut loaded = Loaded::default();
+        let damaged = state.damaged.iter().map(|(sequence, reason)| (*sequence, Err(reason)));
+        let kept = state.kept.iter().map(|(sequence, manifest)| (*sequence, Ok(manifest)));
+        let mut all: Vec<_> = damaged.chain(kept).filter(|(found, _)| *found < sequence).collect();
+        all.sort_by_key(|(sequence, _)| std::cmp::Reverse(*sequence));
+        for (sequence, found) in all {
+            let read = found
+                .map_err(Clone::clone)
+                .and_then(|manifest| self.read(sequence, manifest));
+            match read {
+                Ok(checkpoint) => {
+                    loaded.checkpoint = Some(checkpoint);
+                    break;
+                }
+                Err(reason) => {
+                    warn!(sequence, %reason, "checkpoint cannot be read; trying the one before");
+                    loaded.unreadable.push(format!("checkpoint {sequence}: {reason}"));
                 }
             }
-            Ok(loaded)
+        }
+        Ok(loaded)
+    }
+
+    fn read(&self, sequence: u64, manifest: &Manifest) -> Result<Checkpoint, String> {
+        let parts = manifest.parts.iter().map(|part| {
+            let segments = part.segments.iter().map(|entry| file::read_segment(&self.dir, entry));
+            let segments: Result<Vec<Bytes>, String> = segments.collect();
+            let segments = segments.map_err(|reason| format!("part {}: {reason}", part.name))?;
+            Ok(Part {
+                name: part.name.clone(),
+                segments,
+            })
+        });
+        Ok(Checkpoint {
+            sequence,
+            next_offset: manifest.next_offset,
+            format: manifest.format,
+            parts: parts.collect::<Result<_, String>>()?,
         })
+    }
+
+    /// The next checkpoint has to hold every part whole: one that was to be saved never came to be.
+    pub fn begin_anew(&self) {
+        self.lock().chains.clear();
+    }
+
+    /// The largest format among the checkpoints that are there; none without any.
+    pub fn newest_format(&self) -> Option<u32> {
+        self.lock().kept.iter().map(|(_, manifest)| manifest.format).max()
+    }
+
+    /// The folder.
+    pub fn dir(&self) -> &Path {
+        &self.dir
     }
 
     /// The first offset that a kept checkpoint continues from: what retention has to keep. None without any.
-    ///
-    /// # Errors
-    /// [`LogError::Unreadable`] when the database cannot be read.
-    pub fn keep_from(&self) -> Result<Option<Offset>, LogError> {
-        self.store.with(|open| {
-            let mut keep_from = None;
-            for sequence in sequences(open) {
-                let manifest = self
-                    .keyspace(open, sequence)?
-                    .get(MANIFEST_KEY)
-                    .map_err(|error| self.unreadable(&error))?
-                    .and_then(|sealed| unseal(&sealed).ok());
-                if let Some(manifest) = manifest {
-                    keep_from = Some(keep_from.map_or(manifest.next_offset, |kept| manifest.next_offset.min(kept)));
-                }
-            }
-            Ok(keep_from)
-        })
-    }
-
-    fn write(
-        &self,
-        name: &str,
-        values: impl Iterator<Item = (Vec<u8>, Bytes)>,
-        durability: Option<PersistMode>,
-    ) -> Result<(), LogError> {
-        self.store.with(|open| {
-            // Taken by name each time: a handle kept across calls would hold the database open when it must close.
-            let keyspace = open
-                .database
-                .keyspace(name, KeyspaceCreateOptions::default)
-                .map_err(|error| self.store.failure(&error))?;
-            let mut batch = open.database.batch().durability(durability);
-            for (key, value) in values {
-                batch.insert(&keyspace, key, value.as_ref());
-            }
-            batch.commit().map_err(|error| self.store.failure(&error))
-        })
-    }
-
-    fn drop_old(&self) -> Result<(), LogError> {
-        self.store.with(|open| {
-            let mut whole = 0;
-            for sequence in sequences(open).into_iter().rev() {
-                let keyspace = self.keyspace(open, sequence)?;
-                let complete = keyspace
-                    .contains_key(MANIFEST_KEY)
-                    .map_err(|error| self.unreadable(&error))?;
-                if complete && whole < KEPT {
-                    whole += 1;
-                } else {
-                    open.database
-                        .delete_keyspace(keyspace)
-                        .map_err(|error| self.store.failure(&error))?;
-                }
-            }
-            Ok(())
-        })
-    }
-
-    fn keyspace(&self, open: &OpenStore, sequence: u64) -> Result<Keyspace, LogError> {
-        open.database
-            .keyspace(&keyspace_name(sequence), KeyspaceCreateOptions::default)
-            .map_err(|error| self.unreadable(&error))
-    }
-
-    fn unreadable(&self, error: &fjall::Error) -> LogError {
-        LogError::Unreadable {
-            path: self.store.path().to_owned(),
-            cause: words(error),
-        }
+    pub fn keep_from(&self) -> Option<Offset> {
+        self.lock().kept.iter().map(|(_, manifest)| manifest.next_offset).min()
     }
 }
 
-/// A whole checkpoint, or none where a save was cut off.
-fn read(keyspace: &Keyspace) -> Result<Option<Checkpoint>, String> {
-    let Some(sealed) = keyspace.get(MANIFEST_KEY).map_err(|error| words(&error))? else {
-        return Ok(None);
-    };
-    let manifest = unseal(&sealed)?;
-    let mut parts = Vec::with_capacity(manifest.parts.len());
-    for (part, entry) in manifest.parts.into_iter().enumerate() {
-        let length = usize::try_from(entry.bytes).map_err(|_| format!("part {} does not fit in memory", entry.name))?;
-        let mut bytes = BytesMut::with_capacity(length.min(64 * CHUNK_BYTES));
-        for chunk in 0..length.div_ceil(CHUNK_BYTES) {
-            let value = keyspace
-                .get(chunk_key(part, chunk))
-                .map_err(|error| words(&error))?
-                .ok_or_else(|| format!("part {} lacks its piece {chunk}", entry.name))?;
-            bytes.extend_from_slice(&value);
-        }
-        if bytes.len() != length || crc32fast::hash(&bytes) != entry.crc32 {
-            return Err(format!("part {} is not what was saved", entry.name));
-        }
-        parts.push((entry.name, bytes.freeze()));
+/// The files that these checkpoints lie in.
+fn needed_by(kept: &[(u64, Manifest)]) -> BTreeSet<u64> {
+    let entries = kept.iter().flat_map(|(_, manifest)| manifest.entries());
+    let files = entries.map(|entry| entry.file);
+    files.chain(kept.iter().map(|(sequence, _)| *sequence)).collect()
+}
+
+fn unreadable(dir: &Path, error: &io::Error) -> LogError {
+    LogError::Unreadable {
+        path: dir.to_owned(),
+        cause: error.to_string(),
     }
-    Ok(Some(Checkpoint {
-        next_offset: manifest.next_offset,
-        format: manifest.format,
-        parts,
-    }))
-}
-
-fn seal(manifest: &Manifest) -> Vec<u8> {
-    let json = serde_json::to_vec(manifest).expect("names and numbers are always JSON");
-    let mut sealed = crc32fast::hash(&json).to_le_bytes().to_vec();
-    sealed.extend_from_slice(&json);
-    sealed
-}
-
-fn unseal(sealed: &[u8]) -> Result<Manifest, String> {
-    let (crc, json) = sealed.split_first_chunk::<4>().ok_or("its manifest is cut off")?;
-    if crc32fast::hash(json) != u32::from_le_bytes(*crc) {
-        return Err("its manifest is not what was saved".to_owned());
-    }
-    serde_json::from_slice(json).map_err(|error| format!("its manifest is of another version: {error}"))
-}
-
-/// Sequence numbers of what is there, oldest first.
-fn sequences(open: &OpenStore) -> Vec<u64> {
-    let names = open.database.list_keyspace_names();
-    let mut sequences: Vec<u64> = names
-        .iter()
-        .filter_map(|name| name.strip_prefix(PREFIX)?.parse().ok())
-        .collect();
-    sequences.sort_unstable();
-    sequences
-}
-
-fn keyspace_name(sequence: u64) -> String {
-    format!("{PREFIX}{sequence:020}")
-}
-
-fn chunk_key(part: usize, chunk: usize) -> Vec<u8> {
-    let part = u32::try_from(part).expect("a checkpoint has a handful of parts");
-    let chunk = u32::try_from(chunk).expect("four billion chunks do not fit in memory");
-    [part.to_be_bytes(), chunk.to_be_bytes()].concat()
 }

@@ -220,15 +220,7 @@ pub struct EmbeddedSource {
 }
 
 impl EmbeddedSource {
-    /// A source for the same broker, to go on after this one was stopped.
-    pub fn again(&self) -> EmbeddedSource {
-        EmbeddedSource {
-            gate: Arc::clone(&self.gate),
-            local_addr: self.local_addr,
-        }
-    }
-
-    async fn receive(self, out: mpsc::Sender<Delivery>, stop: CancellationToken) -> Result<(), SourceError> {
+    async fn receive(&self, out: mpsc::Sender<Delivery>, stop: CancellationToken) -> Result<(), SourceError> {
         let name = format!("the embedded broker on {}", self.local_addr);
         self.gate.open(out.clone());
         self.gate.health.show(true, format!("receiving from {name}"), 0);
@@ -249,11 +241,11 @@ impl EmbeddedSource {
 
 impl Source for EmbeddedSource {
     fn run(
-        self: Box<Self>,
+        self: Arc<Self>,
         out: mpsc::Sender<Delivery>,
         stop: CancellationToken,
     ) -> BoxFuture<'static, Result<(), SourceError>> {
-        Box::pin(self.receive(out, stop))
+        Box::pin(async move { self.receive(out, stop).await })
     }
 
     fn health(&self) -> watch::Receiver<Health> {

@@ -1,4 +1,4 @@
-//! Carries bytes and offsets: MQTT in and out, and the durable log. It never reads what it carries.
+//! Carries bytes and offsets: MQTT in and out, webhooks out, the durable log, and Fluvio. It never reads what it carries.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -8,21 +8,29 @@ mod batch_frame;
 pub mod broker_url;
 pub mod checkpoint;
 pub mod client;
+pub mod crash_point;
 pub mod delivery;
 mod device_access;
 pub mod embedded_broker;
 pub mod embedded_log;
+pub mod fluvio;
+mod journal;
 mod link;
 pub mod log;
 mod log_store;
 mod log_writer;
 pub mod message;
+mod owner;
+pub mod partition;
 mod publish_gate;
 pub mod publisher;
+mod purge;
 pub mod remote_broker;
 mod segment;
 mod session_file;
 pub mod source;
+pub mod spool;
+pub mod webhook;
 
 /// A future that is boxed, because a trait object has to return it.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;

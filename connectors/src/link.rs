@@ -33,12 +33,13 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    /// Begins to connect. `requests` is how many requests may wait; the holder never sends more at a time.
-    pub(crate) fn open(options: MqttOptions, requests: usize) -> Self {
+    /// Begins to connect. `events` is how many events may wait for the holder. Requests may wait without a bound of
+    /// their own: each answers a message or takes a place in a window, and those are bounded.
+    pub(crate) fn open(options: MqttOptions, events: usize) -> Self {
         // Something is heard at least once a keep-alive; beyond twice that, the event loop hangs.
         let stall = options.keep_alive() * 2 + CONNECT_TIMEOUT;
-        let (client, event_loop) = AsyncClient::builder(options).capacity(requests).build();
-        let (sender, events) = mpsc::channel(requests);
+        let (client, event_loop) = AsyncClient::builder(options).unbounded().build();
+        let (sender, events) = mpsc::channel(events);
         let driver = tokio::spawn(drive(event_loop, sender, stall));
         Self { client, events, driver }
     }

@@ -3,19 +3,25 @@
 //! A segment is a keyspace of its own because dropping one gives its disk space back at once, where removing
 //! keys would leave tombstones until some later compaction.
 
+mod rewriting;
+
+use std::io;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use bytes::Bytes;
 use fjall::{Database, PersistMode};
-use tracing::info;
+use tokio::sync::watch;
+use tracing::{debug, error, info};
 
-use crate::batch_frame;
+use crate::batch_frame::{self, BatchFrame};
+use crate::crash_point::CrashPoint;
 use crate::embedded_log::LogOptions;
-use crate::log::{LogError, Offset, Retained};
+use crate::log::{Epoch, LogError, Offset, Retained, Trouble};
 use crate::segment::{self, Segment, micros, offset_of};
+use crate::{journal, owner};
 
 /// The write-ahead journals together; beyond it fjall flushes.
 const JOURNAL_BYTES: u64 = 128 << 20;
@@ -29,13 +35,29 @@ pub(crate) struct LogStore {
     /// `None` between a failure and the next try: fjall takes no write after a failed one, so it is opened anew.
     open: RwLock<Option<OpenStore>>,
     failed: AtomicBool,
-    /// What `OpenStore::committed` said last, for while there is none.
+    /// Up to where all is durable, and from where on it is kept, for while the database is closed or being opened.
     last_committed: AtomicU64,
+    last_oldest: AtomicU64,
     /// Counts openings: what was written but not synced before the last one may be gone.
     generation: AtomicU64,
-    /// Lets a test have the next commit fail as a full disk would.
+    /// The epoch under which this process appends, and the latest one claimed by anybody.
+    own_epoch: AtomicU64,
+    newest_epoch: AtomicU64,
+    /// Up to where there is something to read, for those who follow.
+    end: watch::Sender<End>,
+    trouble: Mutex<Option<Trouble>>,
+    failures: AtomicU64,
+    /// Lets a test have so many of the next commits fail as a full disk would.
     #[cfg(test)]
-    pub(crate) fault: AtomicBool,
+    pub(crate) faults: AtomicU64,
+}
+
+/// The end of what can be read.
+#[derive(Debug, Clone, Copy)]
+struct End {
+    durable: u64,
+    /// Nothing more will come.
+    is_last: bool,
 }
 
 pub(crate) struct OpenStore {
@@ -43,21 +65,34 @@ pub(crate) struct OpenStore {
     segments: Vec<Segment>,
     /// Everything before this offset is durable.
     committed: AtomicU64,
+    /// The latest epoch claimed, when it was opened.
+    epoch: Epoch,
 }
 
 impl LogStore {
     pub(crate) fn open(path: &Path, options: LogOptions) -> Result<Self, LogError> {
         let open = OpenStore::open(path)?;
-        let last_committed = AtomicU64::new(open.committed.load(Ordering::Acquire));
+        let durable = open.committed.load(Ordering::Acquire);
+        let newest_epoch = AtomicU64::new(open.epoch.0);
+        let open_oldest = open.oldest();
         Ok(Self {
             path: path.to_owned(),
             options,
             open: RwLock::new(Some(open)),
             failed: AtomicBool::new(false),
-            last_committed,
+            last_committed: AtomicU64::new(durable),
+            last_oldest: AtomicU64::new(open_oldest),
             generation: AtomicU64::new(0),
+            own_epoch: AtomicU64::new(0),
+            newest_epoch,
+            end: watch::Sender::new(End {
+                durable,
+                is_last: false,
+            }),
+            trouble: Mutex::new(None),
+            failures: AtomicU64::new(0),
             #[cfg(test)]
-            fault: AtomicBool::new(false),
+            faults: AtomicU64::new(0),
         })
     }
 
@@ -65,10 +100,7 @@ impl LogStore {
         &self.options
     }
 
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
-    }
-
+    #[cfg(test)]
     pub(crate) fn generation(&self) -> u64 {
         self.generation.load(Ordering::Acquire)
     }
@@ -97,36 +129,140 @@ impl LogStore {
 
     /// Appends one frame durably. Its first record was promised the offset `first`, and gets it or none.
     pub(crate) fn commit(&self, first: u64, records: &[Bytes], now_us: i64) -> Result<(), LogError> {
-        let full = self.with(|open| {
-            Ok(open
-                .segments
-                .last()
-                .is_some_and(|active| active.is_full(&self.options, now_us)))
-        });
-        if full? {
+        let full = self.with(|open| Ok(open.active().is_full(&self.options, now_us)));
+        // A segment is not ended while its last frame may have to be written once more.
+        if full? && self.committed() == first {
             self.with_exclusive(|open| open.roll())?;
         }
         self.with(|open| {
+            self.check_owner()?;
             let active = open.active();
-            if open.committed.load(Ordering::Acquire) != first {
-                // A write that failed was found on the disk after all, when the database was opened anew.
-                return Err(self.unwritable("an earlier failure moved its end"));
+            let committed = open.committed.load(Ordering::Acquire);
+            let end = first + records.len() as u64;
+            // A write that failed may be found when the database is opened anew. It is written once more, for nobody
+            // knows whether what was read came from the disk: the same key with the same value is the same frame.
+            let found = (committed == end)
+                .then(|| self.frame_at(active, first))
+                .transpose()?
+                .flatten()
+                .filter(|found| found.records == records);
+            if committed != first && found.is_none() {
+                return Err(self.unwritable(&format!(
+                    "its end was offset {first} and is now offset {committed}, as if its folder had been changed or replaced; restore the folder, or start anew with another"
+                )));
             }
-            let frame = batch_frame::encode(now_us, active.bytes(), records.iter());
+            let bytes_before = found.as_ref().map_or_else(|| active.bytes(), |found| found.bytes_before);
+            let frame = batch_frame::encode(now_us, bytes_before, records.iter());
             let framed = frame.len() as u64;
             #[cfg(test)]
-            if self.fault.swap(false, Ordering::AcqRel) {
-                return Err(self.failure(&fjall::Error::Io(std::io::Error::from(std::io::ErrorKind::StorageFull))));
+            if self.takes_fault() {
+                return Err(self.failure(&fjall::Error::Io(io::Error::from(io::ErrorKind::StorageFull))));
             }
             let mut batch = open.database.batch().durability(Some(PersistMode::SyncData));
             batch.insert(&active.keyspace, first.to_be_bytes(), frame);
             batch.commit().map_err(|error| self.failure(&error))?;
-            active.grew(framed, now_us);
-            let end = first + records.len() as u64;
+            if found.is_none() {
+                active.grew(framed, now_us);
+            }
             open.committed.store(end, Ordering::Release);
             self.last_committed.store(end, Ordering::Release);
+            CrashPoint::Synced.pass();
+            self.note_success(end);
             Ok(())
         })
+    }
+
+    /// The frame that begins at an offset, if there is a whole one.
+    fn frame_at(&self, segment: &Segment, first: u64) -> Result<Option<BatchFrame>, LogError> {
+        let value = segment.keyspace.get(first.to_be_bytes());
+        let value = value.map_err(|error| self.unreadable(&error))?;
+        Ok(value.and_then(|value| batch_frame::decode(Bytes::copy_from_slice(&value)).ok()))
+    }
+
+    #[cfg(test)]
+    fn takes_fault(&self) -> bool {
+        let less = |faults: u64| faults.checked_sub(1);
+        self.faults
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, less)
+            .is_ok()
+    }
+
+    /// Notes that nothing can be written, since when and why. Said once, not at each try.
+    pub(crate) fn note_failure(&self, error: &LogError, now_us: i64) {
+        self.failures.fetch_add(1, Ordering::Relaxed);
+        let mut trouble = self.trouble.lock().expect("no holder of this lock panics");
+        if trouble.is_none() {
+            error!(%error, "the log can't be written");
+        }
+        let since_us = trouble.as_ref().map_or(now_us, |before| before.since_us);
+        *trouble = Some(Trouble {
+            since_us,
+            reason: error.to_string(),
+        });
+    }
+
+    fn note_success(&self, durable: u64) {
+        let was = self.trouble.lock().expect("no holder of this lock panics").take();
+        if let Some(was) = was {
+            info!(path = %self.path.display(), was = was.reason, "the log can be written again");
+        }
+        self.end.send_modify(|end| end.durable = durable);
+    }
+
+    /// What keeps it from being written, and how often that was tried in vain.
+    pub(crate) fn trouble(&self) -> (Option<Trouble>, u64) {
+        let trouble = self.trouble.lock().expect("no holder of this lock panics").clone();
+        (trouble, self.failures.load(Ordering::Relaxed))
+    }
+
+    /// Waits until something at `from` or after it can be read; none when it never will.
+    pub(crate) fn wait_for(&self, from: u64) -> impl Future<Output = Option<u64>> + Send + use<> {
+        let mut ends = self.end.subscribe();
+        async move {
+            let end = *ends.wait_for(|end| end.durable > from || end.is_last).await.ok()?;
+            (end.durable > from).then_some(end.durable)
+        }
+    }
+
+    /// Says that nothing more will be written.
+    pub(crate) fn end_writing(&self) {
+        self.end.send_modify(|end| end.is_last = true);
+    }
+
+    /// Refuses to write when somebody claimed a later epoch than this process has.
+    pub(crate) fn check_owner(&self) -> Result<(), LogError> {
+        let (own, newest) = (self.epoch(), Epoch(self.newest_epoch.load(Ordering::Acquire)));
+        if own < newest {
+            return Err(self.fenced(own, newest));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn epoch(&self) -> Epoch {
+        Epoch(self.own_epoch.load(Ordering::Acquire))
+    }
+
+    pub(crate) fn claim(&self, epoch: Epoch) -> Result<(), LogError> {
+        self.with(|open| {
+            let newest = Epoch(self.newest_epoch.load(Ordering::Acquire));
+            if epoch < newest {
+                return Err(self.fenced(epoch, newest));
+            }
+            if epoch > newest {
+                owner::write(&open.database, epoch).map_err(|error| self.failure(&error))?;
+                self.newest_epoch.store(epoch.0, Ordering::Release);
+            }
+            self.own_epoch.store(epoch.0, Ordering::Release);
+            Ok(())
+        })
+    }
+
+    fn fenced(&self, own: Epoch, newest: Epoch) -> LogError {
+        LogError::Fenced {
+            path: self.path.clone(),
+            own,
+            newest,
+        }
     }
 
     pub(crate) fn committed(&self) -> u64 {
@@ -136,11 +272,14 @@ impl LogStore {
         )
     }
 
-    pub(crate) fn oldest(&self) -> u64 {
-        self.read_lock()
-            .as_ref()
-            .and_then(|open| open.segments.first().map(|segment| segment.first))
-            .unwrap_or(0)
+    /// What was committed, without waiting for a database that is being opened.
+    pub(crate) fn last_committed(&self) -> u64 {
+        self.last_committed.load(Ordering::Acquire)
+    }
+
+    /// The first offset kept, likewise.
+    pub(crate) fn last_oldest(&self) -> u64 {
+        self.last_oldest.load(Ordering::Acquire)
     }
 
     pub(crate) fn read(
@@ -150,7 +289,7 @@ impl LogStore {
         max_bytes: usize,
     ) -> Result<Vec<(Offset, Bytes)>, LogError> {
         self.view(|open| {
-            let oldest = open.segments.first().map_or(0, |segment| segment.first);
+            let oldest = open.oldest();
             if from.0 < oldest {
                 return Err(LogError::Expired(Offset(oldest)));
             }
@@ -165,8 +304,9 @@ impl LogStore {
                 .segments
                 .partition_point(|segment| segment.first <= from.0)
                 .saturating_sub(1);
-            for segment in &open.segments[start..] {
-                match self.read_segment(segment, &mut reading) {
+            for (at, segment) in open.segments.iter().enumerate().skip(start) {
+                let end = open.segments.get(at + 1).map_or(reading.end, |next| next.first);
+                match self.read_segment(segment, end, &mut reading) {
                     Ok(ControlFlow::Continue(())) => {}
                     Ok(ControlFlow::Break(())) => break,
                     // What came before the damage is handed over first; the next read meets the damage itself.
@@ -178,24 +318,26 @@ impl LogStore {
         })
     }
 
-    fn read_segment(&self, segment: &Segment, reading: &mut Reading) -> Result<ControlFlow<()>, LogError> {
+    fn read_segment(&self, segment: &Segment, end: u64, reading: &mut Reading) -> Result<ControlFlow<()>, LogError> {
         if reading.is_done() {
             return Ok(ControlFlow::Break(()));
         }
-        let unreadable = |error: fjall::Error| LogError::Unreadable {
-            path: self.path.clone(),
-            cause: words(&error),
-        };
         // The frame that holds `next` begins at the last key not after it.
         let start = match segment.keyspace.range(..=reading.next.to_be_bytes()).next_back() {
-            Some(entry) => offset_of(&entry.key().map_err(unreadable)?),
+            Some(entry) => match entry.key() {
+                Ok(key) => offset_of(&key),
+                Err(error) => return Err(self.broken(segment, end, reading, &error)),
+            },
             None => reading.next,
         };
         for entry in segment.keyspace.range(start.to_be_bytes()..) {
             if reading.is_done() {
                 return Ok(ControlFlow::Break(()));
             }
-            let (key, value) = entry.into_inner().map_err(unreadable)?;
+            let (key, value) = match entry.into_inner() {
+                Ok(entry) => entry,
+                Err(error) => return Err(self.broken(segment, end, reading, &error)),
+            };
             let first = offset_of(&key);
             if first > reading.next {
                 return Err(reading.damaged(first, format!("offsets up to {} are missing", first - 1)));
@@ -203,24 +345,34 @@ impl LogStore {
             let frame = match batch_frame::decode(Bytes::copy_from_slice(&value)) {
                 Ok(frame) => frame,
                 Err(reason) => {
-                    let resume = segment.keyspace.range((first + 1).to_be_bytes()..).next();
-                    let resume = match resume {
-                        Some(entry) => offset_of(&entry.key().map_err(unreadable)?),
-                        None => reading.end,
-                    };
+                    let resume = segment.first_readable(first + 1, end);
                     return Err(reading.damaged(resume, reason));
                 }
             };
-            if first + (frame.records.len() as u64) < reading.next {
-                return Err(reading.damaged(reading.end, format!("the batch at {first} is shorter than it was")));
+            if first + (frame.records.len() as u64) <= reading.next {
+                // It ends before the offset asked for, so that what follows it is missing, unless this is the end.
+                continue;
             }
             reading.take(first, frame.records);
+        }
+        if !reading.is_done() && reading.next < end {
+            return Err(reading.damaged(end, format!("offsets up to {} are missing", end - 1)));
         }
         Ok(if reading.is_done() {
             ControlFlow::Break(())
         } else {
             ControlFlow::Continue(())
         })
+    }
+
+    /// What a part of a segment is that the disk gives back otherwise than it was written, or not at all.
+    fn broken(&self, segment: &Segment, end: u64, reading: &Reading, error: &fjall::Error) -> LogError {
+        if segment::is_damage(error) {
+            let resume = segment.first_readable(reading.next + 1, end);
+            reading.damaged(resume, words(error))
+        } else {
+            self.unreadable(error)
+        }
     }
 
     pub(crate) fn retain(&self, keep_from: Offset, now_us: i64) -> Result<Retained, LogError> {
@@ -247,7 +399,8 @@ impl LogStore {
                 open.database.delete_keyspace(oldest.keyspace.clone())?;
                 open.segments.remove(0);
             }
-            retained.oldest = Offset(open.segments.first().map_or(0, |segment| segment.first));
+            retained.oldest = Offset(open.oldest());
+            self.last_oldest.store(open.oldest(), Ordering::Release);
             Ok(retained)
         })
     }
@@ -266,22 +419,39 @@ impl LogStore {
 
     /// Opens the database anew if the last write failed.
     pub(crate) fn reopen(&self) -> Result<(), LogError> {
-        let mut guard = self.write_lock();
+        let guard = self.write_lock();
         if !self.failed.load(Ordering::Acquire) {
             return Ok(());
         }
+        self.open_again(guard, |_| Ok(()))?;
+        debug!(path = %self.path.display(), "log opened again after a failure");
+        Ok(())
+    }
+
+    /// Closes the database, does something in its folder, and opens it again; whoever wants it waits meanwhile.
+    fn open_anew(&self, between: impl FnOnce(&Path) -> io::Result<()>) -> Result<(), LogError> {
+        let guard = self.write_lock();
+        // Where it can't be opened again, the next one who wants it tries.
+        self.failed.store(true, Ordering::Release);
+        self.open_again(guard, between)
+    }
+
+    fn open_again(
+        &self,
+        mut guard: RwLockWriteGuard<'_, Option<OpenStore>>,
+        between: impl FnOnce(&Path) -> io::Result<()>,
+    ) -> Result<(), LogError> {
         *guard = None;
+        between(&self.path).map_err(|error| self.unwritable(&error.to_string()))?;
         *guard = Some(OpenStore::open(&self.path).map_err(|error| match error {
             LogError::Unreadable { cause, .. } => self.unwritable(&cause),
             other => other,
         })?);
         if let Some(open) = guard.as_ref() {
-            self.last_committed
-                .store(open.committed.load(Ordering::Acquire), Ordering::Release);
+            self.newest_epoch.fetch_max(open.epoch.0, Ordering::AcqRel);
         }
         self.generation.fetch_add(1, Ordering::AcqRel);
         self.failed.store(false, Ordering::Release);
-        info!(path = %self.path.display(), "log opened again after a failure");
         Ok(())
     }
 
@@ -289,6 +459,13 @@ impl LogStore {
     pub(crate) fn failure(&self, error: &fjall::Error) -> LogError {
         self.failed.store(true, Ordering::Release);
         self.unwritable(&words(error))
+    }
+
+    fn unreadable(&self, error: &fjall::Error) -> LogError {
+        LogError::Unreadable {
+            path: self.path.clone(),
+            cause: words(error),
+        }
     }
 
     fn unwritable(&self, cause: &str) -> LogError {
@@ -316,6 +493,7 @@ impl OpenStore {
                 cause: words(&error),
             },
         };
+        journal::mend(path)?;
         let database = Database::builder(path)
             .cache_size(CACHE_BYTES)
             .max_journaling_size(JOURNAL_BYTES)
@@ -332,19 +510,25 @@ impl OpenStore {
         }
         let mut segments = Vec::with_capacity(firsts.len());
         let mut committed = 0;
-        for first in firsts {
+        for (at, &first) in firsts.iter().enumerate() {
             let keyspace = database
                 .keyspace(&segment::name_of(first), segment::options)
                 .map_err(unreadable)?;
-            let (segment, end) = Segment::recover(keyspace, first).map_err(unreadable)?;
+            let (segment, end) = Segment::recover(keyspace, first, firsts.get(at + 1).copied()).map_err(unreadable)?;
             segments.push(segment);
             committed = end;
         }
+        let epoch = owner::read(&database).map_err(unreadable)?;
         Ok(Self {
             database,
             segments,
             committed: AtomicU64::new(committed),
+            epoch,
         })
+    }
+
+    fn oldest(&self) -> u64 {
+        self.segments.first().map_or(0, |segment| segment.first)
     }
 
     fn active(&self) -> &Segment {

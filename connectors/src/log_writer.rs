@@ -7,20 +7,22 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::{Notify, oneshot};
-use tracing::warn;
 
-use crate::log::{Append, LogError, Offset};
+use crate::log::{Append, LogError, LogHealth, Offset};
 use crate::log_store::LogStore;
 use crate::message;
 
-/// Failed writes are at least this far apart: each makes the database be opened anew, and a full disk stays full
-/// for a while. Appends that come meanwhile wait, and fail with it.
-const RETRY_PAUSE: Duration = Duration::from_millis(200);
+/// A write that failed is tried again after this, and after twice as long each time after that: each try makes the
+/// database be opened anew, and a full disk stays full for a while.
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
+/// But never later than this: so long publishers wait for nothing once there is room.
+const RETRY_PAUSE_MAX: Duration = Duration::from_secs(1);
 
 /// The bounded queue between those who append and the thread that writes.
 pub(crate) struct WriteQueue {
     state: Mutex<Queued>,
     work: Condvar,
+    closing: Condvar,
     room: Notify,
 }
 
@@ -29,13 +31,21 @@ struct Queued {
     bytes: usize,
     next: u64,
     closed: bool,
+    under_way: Option<UnderWay>,
 }
 
 struct Waiting {
     first: u64,
     records: Vec<Bytes>,
     bytes: usize,
+    since: Instant,
     done: oneshot::Sender<Result<(), LogError>>,
+}
+
+/// What the writer holds and has not written yet.
+struct UnderWay {
+    bytes: usize,
+    since: Instant,
 }
 
 impl WriteQueue {
@@ -45,10 +55,12 @@ impl WriteQueue {
             bytes: 0,
             next,
             closed: false,
+            under_way: None,
         };
         Self {
             state: Mutex::new(state),
             work: Condvar::new(),
+            closing: Condvar::new(),
             room: Notify::new(),
         }
     }
@@ -62,6 +74,7 @@ impl WriteQueue {
                 max: options.append_bytes_max,
             });
         }
+        store.check_owner()?;
         let mut state = self.lock();
         if state.closed {
             return Err(LogError::Closed);
@@ -83,6 +96,7 @@ impl WriteQueue {
             first,
             records,
             bytes,
+            since: Instant::now(),
             done,
         });
         drop(state);
@@ -109,15 +123,42 @@ impl WriteQueue {
         self.lock().next
     }
 
+    /// What waits, and for how long. Whether it can be written at all is for the store to say.
+    pub(crate) fn health(&self, durable: u64) -> LogHealth {
+        let state = self.lock();
+        let oldest = state.under_way.as_ref().map(|under_way| under_way.since);
+        let oldest = oldest.or_else(|| state.appends.front().map(|waiting| waiting.since));
+        let under_way = state.under_way.as_ref().map_or(0, |under_way| under_way.bytes);
+        LogHealth {
+            waiting_records: state.next.saturating_sub(durable),
+            waiting_bytes: (state.bytes + under_way) as u64,
+            waiting_for: oldest.map_or(Duration::ZERO, |since| since.elapsed()),
+            ..LogHealth::default()
+        }
+    }
+
     pub(crate) fn close(&self) {
         self.lock().closed = true;
         self.work.notify_one();
+        self.closing.notify_all();
         self.room.notify_waiters();
+    }
+
+    fn is_closed(&self) -> bool {
+        self.lock().closed
+    }
+
+    /// Waits for so long, or until it is closed.
+    fn pause(&self, pause: Duration) {
+        let state = self.lock();
+        let waited = self.closing.wait_timeout_while(state, pause, |state| !state.closed);
+        drop(waited.expect("no holder of this lock panics"));
     }
 
     /// What is queued, up to about `group_bytes`; `None` once closed and empty.
     fn take_group(&self, group_bytes: usize) -> Option<Vec<Waiting>> {
         let mut state = self.lock();
+        state.under_way = None;
         while state.appends.is_empty() {
             if state.closed {
                 return None;
@@ -126,6 +167,7 @@ impl WriteQueue {
         }
         let mut group = Vec::new();
         let mut bytes = 0;
+        let since = state.appends.front().map(|waiting| waiting.since);
         while let Some(waiting) = state.appends.front() {
             if !group.is_empty() && bytes + waiting.bytes > group_bytes {
                 break;
@@ -134,6 +176,7 @@ impl WriteQueue {
             group.extend(state.appends.pop_front());
         }
         state.bytes -= bytes;
+        state.under_way = since.map(|since| UnderWay { bytes, since });
         drop(state);
         self.room.notify_waiters();
         Some(group)
@@ -145,6 +188,7 @@ impl WriteQueue {
         let waiting = mem::take(&mut state.appends);
         state.bytes = 0;
         state.next = committed;
+        state.under_way = None;
         drop(state);
         for waiting in waiting {
             let _ = waiting.done.send(Err(error.clone()));
@@ -167,28 +211,40 @@ impl Queued {
 /// Runs on its own thread until the queue is closed and empty.
 pub(crate) fn run(queue: &Arc<WriteQueue>, store: &LogStore) {
     let mut records = Vec::new();
-    let mut last_failure: Option<Instant> = None;
     while let Some(mut group) = queue.take_group(store.options().group_bytes) {
         records.clear();
         let first = group.first().map_or(0, |waiting| waiting.first);
         for waiting in &mut group {
             records.append(&mut waiting.records);
         }
-        let written = store.commit(first, &records, message::wall_clock_us());
+        let written = write(queue, store, first, &records);
         if let Err(error) = &written {
-            warn!(%error, appends = group.len(), "log append failed");
-            if let Some(at) = last_failure.replace(Instant::now()) {
-                std::thread::sleep(RETRY_PAUSE.saturating_sub(at.elapsed()));
-            }
-            // Opened anew first, because only then is it known where the log ends; if that fails too, the next
-            // append tries again.
-            let _ = store.reopen();
-            // And the queue before the callers: whoever hears of the failure and appends again gets the right offset.
+            // The queue before the callers: whoever hears of the failure and appends again gets the right offset.
             queue.fail_all(error, store.committed());
         }
         for waiting in group {
             // Whoever no longer waits does not need to know.
             let _ = waiting.done.send(written.clone());
         }
+    }
+    store.end_writing();
+}
+
+/// Writes one group, and tries again until the disk takes it: so the order of the log stays the order of the calls, and
+/// publishers wait instead of being turned away. Gives up when there is a later owner, or the log is being closed.
+fn write(queue: &WriteQueue, store: &LogStore, first: u64, records: &[Bytes]) -> Result<(), LogError> {
+    let mut pause = RETRY_PAUSE;
+    loop {
+        let error = match store.commit(first, records, message::wall_clock_us()) {
+            Ok(()) => return Ok(()),
+            Err(error) => error,
+        };
+        let is_over = matches!(error, LogError::Fenced { .. }) || queue.is_closed();
+        store.note_failure(&error, message::wall_clock_us());
+        if is_over {
+            return Err(error);
+        }
+        queue.pause(pause);
+        pause = (pause * 2).min(RETRY_PAUSE_MAX);
     }
 }

@@ -11,10 +11,12 @@ use std::time::Duration;
 use mqtt5::broker::router::MessageRouter;
 use mqtt5::broker::{BrokerEventHandler, ClientPublishEvent, PublishAction};
 use mqtt5::packet::publish::PublishPacket;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
+use crate::crash_point::CrashPoint;
 use crate::delivery::{Ack, Delivery};
 use crate::message::{Message, QoS};
 use crate::source::HealthBoard;
@@ -64,6 +66,7 @@ impl PublishGate {
             return PublishAction::Continue;
         }
         self.health.count_received();
+        CrashPoint::Received.pass();
         let qos = match event.qos {
             mqtt5::QoS::AtMostOnce => QoS::AtMostOnce,
             mqtt5::QoS::AtLeastOnce => QoS::AtLeastOnce,
@@ -91,13 +94,10 @@ impl PublishGate {
             message,
             ack: Ack::none(),
         };
-        let taken = self
-            .out
-            .borrow()
-            .as_ref()
-            .is_some_and(|out| out.try_send(delivery).is_ok());
-        if !taken {
-            self.health.count_shed();
+        match self.out.borrow().as_ref().map(|out| out.try_send(delivery)) {
+            Some(Ok(())) => {}
+            Some(Err(TrySendError::Full(_))) => self.health.count_shed(),
+            Some(Err(TrySendError::Closed(_))) | None => self.health.count_shed_not_receiving(),
         }
     }
 

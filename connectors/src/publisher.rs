@@ -22,7 +22,7 @@ pub struct Publication {
 
 /// Where messages go out.
 ///
-/// - The future resolves when the broker has taken the message: QoS 1 at its PUBACK (checked).
+/// - The future resolves when the broker has taken the message: QoS 1 at its PUBACK, QoS 2 at its PUBCOMP (checked).
 /// - Publications of one caller, each awaited or not, leave in the order of the calls' first poll (checked).
 /// - Nothing is kept across a restart: what was not resolved must be sent again by the caller (trusted).
 pub trait Publisher: Send + Sync + 'static {

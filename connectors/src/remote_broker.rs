@@ -15,6 +15,7 @@ use crate::BoxFuture;
 use crate::back_off::BackOff;
 use crate::broker_url::BrokerUrl;
 use crate::client::{ClientOptions, ConnectError, MqttClient, packet_limit};
+use crate::crash_point::CrashPoint;
 use crate::delivery::{Ack, Delivery};
 use crate::link::{Link, LinkEvent};
 use crate::message::{Message, QoS};
@@ -185,12 +186,11 @@ impl RemoteSource {
         })
     }
 
-    async fn receive(self, out: mpsc::Sender<Delivery>, stop: CancellationToken) -> Result<(), SourceError> {
+    async fn receive(&self, out: mpsc::Sender<Delivery>, stop: CancellationToken) -> Result<(), SourceError> {
         let mut back_off = BackOff::default();
         let mut connections: u64 = 0;
         loop {
             let mut connection = Connection {
-                // Room for every acknowledgement the broker may be waiting for, so that sending one never waits.
                 link: Link::open(self.mqtt.clone(), self.receive_maximum + 64),
                 backlog: VecDeque::new(),
                 unacknowledged: VecDeque::new(),
@@ -265,7 +265,7 @@ impl RemoteSource {
                     }
                     Err(_) => return Over::ReceiverGone,
                 },
-                event = connection.link.next() => match event {
+                event = connection.link.next(), if connection.backlog.len() < self.ahead_max() => match event {
                     LinkEvent::Connected => {
                         if let Err(reason) = self.subscribe(&connection.link) {
                             return Over::Lost(reason);
@@ -290,6 +290,12 @@ impl RemoteSource {
         }
     }
 
+    /// Messages that may wait to be handed over before no more are read from the connection. A broker that keeps to the
+    /// receive maximum stays far below; not every one does when it has many retained messages.
+    fn ahead_max(&self) -> usize {
+        4 * self.receive_maximum
+    }
+
     /// Subscribes at every connection: the same subscription replaces itself, and one that a crash kept from
     /// going out is made up for.
     fn subscribe(&self, link: &Link) -> Result<(), String> {
@@ -303,6 +309,7 @@ impl RemoteSource {
 
     fn take(&self, connection: &mut Connection, publish: Publish) {
         self.health.count_received();
+        CrashPoint::Received.pass();
         let manual = connection.link.client.prepare_ack(&publish);
         // QoS 1 is bounded by the receive maximum; QoS 0 is not, so it is what gets shed.
         if manual.is_none() && connection.backlog.len() >= self.receive_maximum {
@@ -330,11 +337,11 @@ impl RemoteSource {
 
 impl Source for RemoteSource {
     fn run(
-        self: Box<Self>,
+        self: Arc<Self>,
         out: mpsc::Sender<Delivery>,
         stop: CancellationToken,
     ) -> BoxFuture<'static, Result<(), SourceError>> {
-        Box::pin(self.receive(out, stop))
+        Box::pin(async move { self.receive(out, stop).await })
     }
 
     fn health(&self) -> watch::Receiver<Health> {

@@ -40,13 +40,13 @@ impl Segment {
         }
     }
 
-    /// A segment as it lies on disk, and the offset after its last record.
-    pub(crate) fn recover(keyspace: Keyspace, first: u64) -> Result<(Self, u64), fjall::Error> {
+    /// A segment as it lies on disk, and the offset after its last record. Where another follows, that is its first;
+    /// what of this one can't be read is then left for whoever reads it to meet.
+    pub(crate) fn recover(keyspace: Keyspace, first: u64, following: Option<u64>) -> Result<(Self, u64), fjall::Error> {
         let segment = Self::new(keyspace, first);
         let mut end = first;
-        if let Some(entry) = segment.keyspace.last_key_value() {
-            let (key, value) = entry.into_inner()?;
-            match batch_frame::decode_header(&value) {
+        match segment.keyspace.last_key_value().map(fjall::Guard::into_inner) {
+            Some(Ok((key, value))) => match batch_frame::decode_header(&value) {
                 Ok(header) => {
                     end = offset_of(&key) + u64::from(header.count);
                     segment.last_append_us.store(header.appended_us, Ordering::Relaxed);
@@ -59,14 +59,56 @@ impl Segment {
                     end = offset_of(&key) + 1;
                     warn!(offset = offset_of(&key), %reason, "the last batch of a log segment is damaged");
                 }
+            },
+            Some(Err(error)) if following.is_none() || !is_damage(&error) => return Err(error),
+            Some(Err(error)) => warn!(first, %error, "the end of a log segment can't be read"),
+            None => {}
+        }
+        match segment.keyspace.first_key_value().map(fjall::Guard::into_inner) {
+            Some(Ok((_, value))) => {
+                if let Ok(header) = batch_frame::decode_header(&value) {
+                    segment.first_append_us.store(header.appended_us, Ordering::Relaxed);
+                }
+            }
+            Some(Err(error)) if !is_damage(&error) => return Err(error),
+            Some(Err(error)) => warn!(first, %error, "the beginning of a log segment can't be read"),
+            None => {}
+        }
+        Ok((segment, following.unwrap_or(end)))
+    }
+
+    /// The first offset from `from` on where a batch begins that the disk gives back; `end` when there is none before it.
+    ///
+    /// What is broken is a block of the storage engine with several batches in it; behind the block all is well, as a rule.
+    /// So a key behind it is looked for in growing steps, and the first such key then by halving.
+    pub(crate) fn first_readable(&self, from: u64, end: u64) -> u64 {
+        let batch_behind = |offset: u64| {
+            let entry = self.keyspace.range(offset.to_be_bytes()..).next();
+            entry.map_or(Some(end), |entry| entry.key().ok().map(|key| offset_of(&key).min(end)))
+        };
+        let (mut broken, mut step) = (from, 1);
+        let mut whole = loop {
+            if broken >= end {
+                return end;
+            }
+            match batch_behind(broken) {
+                Some(_) => break broken,
+                None => {
+                    broken = broken.saturating_add(step);
+                    step *= 2;
+                }
+            }
+        };
+        let mut broken = from.max(whole.saturating_sub(step));
+        while broken < whole {
+            let middle = broken + (whole - broken) / 2;
+            if batch_behind(middle).is_some() {
+                whole = middle;
+            } else {
+                broken = middle + 1;
             }
         }
-        if let Some(entry) = segment.keyspace.first_key_value()
-            && let Ok(header) = batch_frame::decode_header(&entry.into_inner()?.1)
-        {
-            segment.first_append_us.store(header.appended_us, Ordering::Relaxed);
-        }
-        Ok((segment, end))
+        batch_behind(whole).unwrap_or(end)
     }
 
     pub(crate) fn is_full(&self, options: &LogOptions, now_us: i64) -> bool {
@@ -99,6 +141,12 @@ impl Segment {
         self.last_append_us.store(now_us, Ordering::Relaxed);
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
     }
+}
+
+/// Whether an error says that what lies on the disk is not what was written, and not that the disk can't be read now.
+pub(crate) fn is_damage(error: &fjall::Error) -> bool {
+    use fjall::Error::Storage;
+    matches!(error, Storage(cause) if !matches!(cause, fjall::LsmError::Io(_)))
 }
 
 /// The first offset of the segment of this name; none for another keyspace.

@@ -1,5 +1,6 @@
 //! A source brings messages in and acknowledges those that were taken.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -17,16 +18,18 @@ use crate::delivery::Delivery;
 /// - Acknowledgements go out in the order of arrival, each exactly once (checked).
 /// - A message whose `Ack` was dropped, or still open at the end, is not acknowledged and comes again (checked).
 /// - A lost connection is no end: the source reconnects until it is stopped (checked).
+/// - A source that was stopped can be run again (checked).
 /// - QoS 0 may be shed when the receiver is slow, and is counted (checked).
 /// - The receiver calls `done` only after its durable append (trusted).
 /// - The receiver keeps taking; a receiver that stops makes publishers wait (trusted).
-pub trait Source: Send + 'static {
-    /// Runs until `stop`. Every message goes to `out`, which is bounded: when it is full the source waits.
+pub trait Source: Send + Sync + 'static {
+    /// Runs until `stop`. Every message goes to `out`, which is bounded: when it is full the source waits. After it has
+    /// ended, also by a panic, it can be run again, never twice at a time.
     ///
     /// # Errors
     /// Only what waiting cannot mend; anything about the network is retried.
     fn run(
-        self: Box<Self>,
+        self: Arc<Self>,
         out: mpsc::Sender<Delivery>,
         stop: CancellationToken,
     ) -> BoxFuture<'static, Result<(), SourceError>>;
@@ -48,6 +51,8 @@ pub struct Health {
     pub received: u64,
     /// Messages of QoS 0 dropped because the receiver was slow, since the start.
     pub shed: u64,
+    /// Messages of QoS 0 dropped because nothing was being received, since the start.
+    pub shed_not_receiving: u64,
 }
 
 /// Why a source gave up.
@@ -70,6 +75,7 @@ pub(crate) struct HealthBoard {
     shown: watch::Sender<Health>,
     received: AtomicU64,
     shed: AtomicU64,
+    shed_not_receiving: AtomicU64,
 }
 
 impl HealthBoard {
@@ -82,6 +88,7 @@ impl HealthBoard {
             shown: watch::Sender::new(health),
             received: AtomicU64::new(0),
             shed: AtomicU64::new(0),
+            shed_not_receiving: AtomicU64::new(0),
         }
     }
 
@@ -97,8 +104,13 @@ impl HealthBoard {
         self.shed.fetch_add(1, Ordering::Relaxed);
     }
 
+    pub(crate) fn count_shed_not_receiving(&self) {
+        self.shed_not_receiving.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Whatever the reason.
     pub(crate) fn shed(&self) -> u64 {
-        self.shed.load(Ordering::Relaxed)
+        self.shed.load(Ordering::Relaxed) + self.shed_not_receiving.load(Ordering::Relaxed)
     }
 
     /// Shows a new state.
@@ -114,11 +126,12 @@ impl HealthBoard {
 
     /// Shows the figures as they are now.
     pub(crate) fn refresh(&self) {
-        let Health { received, shed, .. } = self.figures();
+        let now = self.figures();
         self.shown.send_if_modified(|health| {
-            let changed = (health.received, health.shed) != (received, shed);
-            (health.received, health.shed) = (received, shed);
-            changed
+            let shown = (health.received, health.shed, health.shed_not_receiving);
+            (health.received, health.shed) = (now.received, now.shed);
+            health.shed_not_receiving = now.shed_not_receiving;
+            shown != (now.received, now.shed, now.shed_not_receiving)
         });
     }
 
@@ -126,6 +139,7 @@ impl HealthBoard {
         Health {
             received: self.received.load(Ordering::Relaxed),
             shed: self.shed.load(Ordering::Relaxed),
+            shed_not_receiving: self.shed_not_receiving.load(Ordering::Relaxed),
             ..Health::default()
         }
     }

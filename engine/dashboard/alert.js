@@ -1,6 +1,7 @@
 // One alert on the page: what it says, what can be done about it, and what is behind it.
 
 import { drawn, element, icon, show, write } from "./element.js";
+import { History } from "./history.js";
 import * as words from "./words.js";
 
 const CAUSES_SHOWN = 12;
@@ -28,6 +29,7 @@ export class AlertItem {
     this.more = this.button("details", () => this.toggleDetails());
     this.more.setAttribute("aria-expanded", "false");
     this.details = element("div", { className: "details", hidden: true });
+    this.history = new History();
     this.form = null;
     this.actions = element("div", { className: "actions" }, ...Object.values(this.buttons));
     this.root = element("li", { className: "alert", data: { alertId: alert.id, alertRule: alert.rule } },
@@ -73,6 +75,7 @@ export class AlertItem {
 
   age() {
     const { alert } = this;
+    if (!this.details.hidden) this.history.tick();
     write(this.since, words.ago(alert.event_time ?? alert.raised_at));
     this.since.dateTime = alert.event_time ?? alert.raised_at ?? "";
     this.since.title = words.day(alert.event_time ?? alert.raised_at);
@@ -125,6 +128,7 @@ export class AlertItem {
 
   fillDetails() {
     const { alert } = this;
+    this.history.change(alert);
     const rows = [[words.say("rule"), alert.rule], [words.say("state"), stateOf(alert)], [words.say("event_time"), words.day(alert.event_time)], [words.say("raised_at"), words.day(alert.raised_at)]];
     const values = Object.entries(alert.values ?? {}).map(([name, value]) => [name, valueText(name, value)]);
     const causes = alert.causes ?? [];
@@ -138,6 +142,7 @@ export class AlertItem {
       figures(rows),
       values.length ? element("div", {}, element("h4", { textContent: words.say("values") }), figures(values)) : null,
       this.said !== alert.text && alert.text ? element("p", { className: "original", lang: "en", textContent: alert.text }) : null,
+      this.history.root,
       stages(alert.trace),
       element("div", {}, element("h4", { textContent: words.say("causes") }), causes.length
         ? element("ul", { className: "causes" }, ...causes.slice(0, CAUSES_SHOWN).map((cause) => element("li", {}, element("code", { textContent: cause }))),

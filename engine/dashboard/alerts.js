@@ -67,7 +67,9 @@ export class Alerts {
     const before = this.alerts.get(alert.id);
     this.fresh?.add(alert.id);
     this.alerts.set(alert.id, { ...before, ...alert });
-    if (this.loaded && alert.state === "active" && before?.state !== "active" && before?.state !== "recovering" && !alert.snoozed && !alert.suppressed) this.announce(alert);
+    const heldBack = before?.snoozed || before?.suppressed;
+    const isNew = alert.state === "active" && ((before?.state !== "active" && before?.state !== "recovering") || heldBack);
+    if (this.loaded && isNew && !alert.snoozed && !alert.suppressed) this.announce(alert);
   }
 
   // Shows what was taken. Called once a frame at most.

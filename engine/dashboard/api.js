@@ -39,6 +39,13 @@ export const seats = () => all("/seats", { limit: 1000 });
 export const openAlerts = () => all("/alerts", { state: "open", limit: 200 });
 export const clearedAlerts = () => all("/alerts", { state: "cleared", limit: 20 }, 1);
 
+export const alert = (id) => ask(`/alerts/${encodeURIComponent(id)}`);
+
+const lettersOf = (receiver) => `/receivers/${encodeURIComponent(receiver)}/dead-letters`;
+export const deadLetters = (receiver) => all(lettersOf(receiver), { limit: 200 }, 1);
+export const resend = (receiver, id) => ask(`${lettersOf(receiver)}/${encodeURIComponent(id)}/resend`, { method: "POST" });
+export const resendAll = (receiver) => ask(`${lettersOf(receiver)}/resend`, { method: "POST" });
+
 function act(id, action, body) {
   return ask(`/alerts/${encodeURIComponent(id)}/${action}`, {
     method: "POST",

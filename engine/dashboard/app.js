@@ -3,6 +3,7 @@
 import * as api from "./api.js";
 import { Alerts } from "./alerts.js";
 import { spark } from "./chart.js";
+import { Deliveries } from "./deliveries.js";
 import { show, write } from "./element.js";
 import { Health } from "./health.js";
 import { freeOf, House, keyOf } from "./house.js";
@@ -32,6 +33,7 @@ words.speakFirst();
 const house = new House();
 const health = new Health();
 const alerts = new Alerts(house, toast);
+const deliveries = new Deliveries(byId("health-receivers"), byId("letters"), toast, (alert) => alerts.zoneOf(alert));
 const panel = new Panel(byId("panel"), house, (zone) => alerts.about(zone));
 const board = new Board(byId("board"), house, (key) => panel.open(key));
 let loaded = false;
@@ -64,6 +66,7 @@ function apply() {
   }
   if (waiting.health) {
     health.hear(waiting.health);
+    deliveries.change(waiting.health.receivers ?? []);
     waiting.health = null;
   }
 }
@@ -183,6 +186,7 @@ for (const button of document.querySelectorAll("[data-language]")) {
     pressed("[data-language]", words.spoken(), "language");
     alerts.rebuild();
     rebuild();
+    deliveries.rebuild();
     panel.rebuild();
   });
 }

@@ -95,7 +95,7 @@ export class Health {
       ["events_per_second", words.decimal(last.events_per_second)],
       ["alert_latency", words.milliseconds(last.alert_latency_ms_p50)],
       ["alert_latency_99", words.milliseconds(last.alert_latency_ms_p99)],
-      ["log_lag", words.milliseconds(last.log_lag_ms)],
+      ["log_lag", words.milliseconds(1_000 * last.log_waiting_s)],
       ["refused", words.number(last.refused)],
       ["devices_silent", words.number(last.devices_silent)],
     ];
@@ -108,6 +108,7 @@ export class Health {
       write(name, words.say(key));
       write(figure, value);
     });
+    this.changeParts(last.parts ?? []);
     const sources = last.sources ?? [];
     const list = byId("health-sources");
     const sign = words.spoken() + JSON.stringify(sources);
@@ -117,6 +118,25 @@ export class Health {
       element("b", { textContent: source.name ?? "–" }),
       element("span", { textContent: words.say(source.connected ? "connected" : "disconnected") }),
       source.detail ? element("small", { textContent: source.detail }) : null,
+      source.shed > 0 ? element("small", { textContent: words.say("source_shed", { n: source.shed }) }) : null,
     )) : [element("li", { textContent: words.say("no_sources") })]));
+  }
+
+  // What has failed and was started again, or is about to be.
+  changeParts(parts) {
+    const box = byId("health-parts");
+    show(box, parts.length > 0);
+    const list = box.querySelector("ul");
+    const sign = words.spoken() + JSON.stringify(parts);
+    if (list.dataset.sign === sign) return;
+    list.dataset.sign = sign;
+    list.replaceChildren(...parts.map((part) => {
+      const runs = part.state === "running";
+      return element("li", { data: { connected: runs } },
+        element("b", { textContent: part.part }),
+        element("span", { textContent: words.say(runs ? "part_running" : "part_waiting", { times: words.number(part.failures) }) }),
+        element("small", { textContent: part.detail }),
+      );
+    }));
   }
 }

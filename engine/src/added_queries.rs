@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use usher_queries::query_set::QuerySet;
-use usher_queries::statement::parse_statements;
+use usher_queries::statement::{ParameterValues, parse_statements_with};
 
 /// What stands in the file of a query that was removed.
 const REMOVED: &str = "-- removed\n";
@@ -33,8 +33,9 @@ pub fn write(path: &Path, text: &str) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Brings a query set to what was added and removed while running. What can't be used is said and left out.
-pub fn load(queries: &mut QuerySet, dir: &Path) {
+/// Brings a query set to what was added and removed while running; `values` are those of parameters. What can't be used is
+/// said and left out.
+pub fn load(queries: &mut QuerySet, dir: &Path, values: &ParameterValues) {
     let Ok(entries) = std::fs::read_dir(dir) else { return };
     let mut files: Vec<PathBuf> = entries
         .filter_map(Result::ok)
@@ -63,7 +64,7 @@ pub fn load(queries: &mut QuerySet, dir: &Path) {
         if text == REMOVED {
             continue;
         }
-        match parse_statements(&text) {
+        match parse_statements_with(&text, Some(values)) {
             Ok(parsed) => statements.extend(parsed),
             Err(error) => tracing::error!(file = %file.display(), %error, "an added query is left out"),
         }

@@ -1,25 +1,32 @@
 //! An answer is what `usher query` prints: rows as a table for people, or as CSV or JSON for scripts.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{CellAlignment, Table};
+use rustc_hash::FxHashSet;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use usher_queries::bounded::{self, Recorded};
 use usher_queries::error::QueryError;
 use usher_queries::query_set::QuerySet;
 use usher_queries::rows::batch_to_json;
+use usher_queries::streams::{MESSAGE, VISIT};
 
+use crate::check::load_queries_with;
 use crate::decode::{DecodeOptions, Decoder};
 use crate::event::dedup_key;
 use crate::mapping::Mappings;
+use crate::people::opted_out_by;
+use crate::perception::{Perception, PerceptionOptions};
 use crate::pseudonym::{Secret, SecretError};
 use crate::recent_ids::RecentIds;
 use crate::recording::{Recording, RecordingError};
 use crate::reference::set_references;
+use crate::settings::{EngagementSettings, Settings};
 use crate::site::Places;
-use crate::tables::{references_of, streams_of};
+use crate::tables::{mentions, message_stream, messages_of, references_of, streams_of};
 
 /// Ids known while a recording is read; a repetition within half of that is left out.
 const RECENT_IDS: usize = 1_000_000;
@@ -60,7 +67,24 @@ pub enum AnswerError {
     Secret(#[from] SecretError),
 }
 
-/// Runs a bounded question over a recording. Persons become pseudonyms of this run only.
+/// The queries of a folder over these places, that know nothing yet: they find what people would be written. Nobody is held
+/// out, for who that would be depends on pseudonyms. What is wrong in the folder is told to `bad`.
+pub fn rules(settings: &Settings, places: &Arc<Places>, dir: Option<&Path>, mut bad: impl FnMut(String)) -> Perception {
+    let mut queries = QuerySet::new();
+    let gap_us = i64::try_from(settings.engagement.visit_gap.as_micros()).unwrap_or(i64::MAX);
+    queries.set_lag(VISIT, gap_us);
+    set_references(&mut queries, places);
+    let dir = dir.unwrap_or(Path::new(""));
+    if let Err(mistakes) = load_queries_with(&mut queries, dir, None, &settings.parameters) {
+        mistakes.iter().for_each(|mistake| bad(mistake.to_string()));
+    }
+    let mut options = PerceptionOptions::of(settings);
+    options.messages.holdout = 0.0;
+    Perception::new(options, Arc::clone(places), queries)
+}
+
+/// Runs a bounded question over a recording. Persons become pseudonyms of this run only. `rules` find what people would be
+/// written, where that is asked for.
 ///
 /// # Errors
 /// [`AnswerError`] in words; bad rows of the recording are told to `bad` and left out.
@@ -69,6 +93,8 @@ pub async fn over(
     file: &Path,
     mapping: Option<&str>,
     places: &Places,
+    engagement: &EngagementSettings,
+    rules: impl FnOnce() -> Perception,
     mut bad: impl FnMut(String),
 ) -> Result<Rows, AnswerError> {
     let mut decoder = Decoder::new(DecodeOptions::new(Secret::random()?));
@@ -86,7 +112,11 @@ pub async fn over(
             Err(error) => bad(error.to_string()),
         }
     }
-    let mut tables: Recorded = streams_of(&events);
+    let mut tables: Recorded = streams_of(&events, engagement, FxHashSet::default(), places);
+    if mentions(sql, MESSAGE) {
+        let rows = messages_of(&events, rules(), &opted_out_by(FxHashSet::default(), &events), None);
+        tables.insert(MESSAGE.to_owned(), message_stream(rows));
+    }
     let mut queries = QuerySet::new();
     set_references(&mut queries, places);
     references_of(&queries, &mut tables);

@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 
 use chrono::{DateTime, Datelike, NaiveDate, TimeDelta, TimeZone, Weekday};
 use chrono_tz::{GapInfo, Tz};
+use usher_queries::civil_time::{HoursMistake, daily_hours};
 
 /// How far ahead the next opening is looked for: a year, and some for a site that opens once a year.
 const LOOK_AHEAD_DAYS: u64 = 400;
@@ -38,41 +39,26 @@ impl DayHours {
             "24h" => return Ok(Self::whole_day()),
             _ => {}
         }
-        let form = "hours such as \"08:00-22:30\", \"20:00-02:00\", \"closed\" or \"24h\" would be right";
-        let mut ranges: Vec<(u16, u16)> = Vec::new();
-        for range in text.split(',') {
-            let unreadable = || (format!("`{text}` is no opening hours"), form.to_owned());
-            let (from, to) = range.split_once(['-', '–']).ok_or_else(unreadable)?;
-            let from = minute_of_day(from).ok_or_else(unreadable)?;
-            let to = minute_of_day(to).ok_or_else(unreadable)?;
-            if from == to {
-                let wrong = format!("`{text}` closes when it opens");
-                return Err((wrong, "\"closed\" or \"24h\" would be right".to_owned()));
-            }
-            if from == MINUTES_OF_DAY {
-                return Err(unreadable());
-            }
-            let to = if to < from { to + MINUTES_OF_DAY } else { to };
-            if ranges.last().is_some_and(|(_, before)| *before >= from) {
-                let wrong = format!("the ranges of `{text}` run into each other");
-                let right = "the earlier first, with a break between them, would be right";
-                return Err((wrong, right.to_owned()));
-            }
-            ranges.push((from, to));
-        }
-        Ok(Self(ranges))
+        daily_hours(text).map(Self).map_err(|mistake| match mistake {
+            HoursMistake::Unreadable => (
+                format!("`{text}` is no opening hours"),
+                "hours such as \"08:00-22:30\", \"20:00-02:00\", \"closed\" or \"24h\" would be right".to_owned(),
+            ),
+            HoursMistake::Empty => (
+                format!("`{text}` closes when it opens"),
+                "\"closed\" or \"24h\" would be right".to_owned(),
+            ),
+            HoursMistake::Overlapping => (
+                format!("the ranges of `{text}` run into each other"),
+                "the earlier first, with a break between them, would be right".to_owned(),
+            ),
+        })
     }
-}
 
-fn minute_of_day(text: &str) -> Option<u16> {
-    let (hour, minute) = text.trim().split_once(':')?;
-    let digits = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
-    if !digits(hour) || !digits(minute) || hour.len() > 2 || minute.len() != 2 {
-        return None;
+    /// These ranges of minutes from midnight, in order and apart from each other.
+    pub fn of_ranges(ranges: &[(u16, u16)]) -> Self {
+        Self(ranges.to_vec())
     }
-    let (hour, minute): (u16, u16) = (hour.parse().ok()?, minute.parse().ok()?);
-    let total = hour * 60 + minute;
-    (minute < 60 && total <= MINUTES_OF_DAY).then_some(total)
 }
 
 /// Reads `mon` or `sat-sun` as the weekdays it stands for; `fri-mon` goes over the weekend. `None` for anything else.

@@ -5,11 +5,13 @@ use std::path::{Path, PathBuf};
 use usher_queries::error::QueryError;
 use usher_queries::query_set::QuerySet;
 use usher_queries::shipped::SHIPPED;
-use usher_queries::statement::{Statement, parse_statements};
+use usher_queries::statement::{ParameterValues, Statement, parse_statements_with};
 
+use crate::added_queries;
 use crate::position::Mistake;
 use crate::reference::set_references;
-use crate::settings::check_dir;
+use crate::rule::check_inhibition;
+use crate::settings::{Flags, ParameterSettings, Settings, check_dir};
 use crate::site::Places;
 
 /// What was found right.
@@ -32,7 +34,12 @@ pub fn check(dir: &Path) -> Result<Checked, Vec<Mistake>> {
     let places = Places::load(dir).unwrap_or_default();
     let mut queries = QuerySet::new();
     set_references(&mut queries, &places);
-    match load_queries(&mut queries, dir) {
+    let settings = Settings::load_with(Some(dir), [], &Flags::default());
+    let (parameters, added) = settings.map_or_else(
+        |_| (ParameterSettings::default(), None),
+        |settings| (settings.parameters, Some(added_queries::dir(&settings.data))),
+    );
+    match load_queries_with(&mut queries, dir, added.as_deref(), &parameters) {
         Ok(checked) if mistakes.is_empty() => return Ok(checked),
         Ok(_) => {}
         Err(found) => mistakes.extend(found),
@@ -46,9 +53,30 @@ pub fn check(dir: &Path) -> Result<Checked, Vec<Mistake>> {
 /// # Errors
 /// All mistakes; the statements without one run.
 pub fn load_queries(queries: &mut QuerySet, dir: &Path) -> Result<Checked, Vec<Mistake>> {
-    let mut mistakes = Vec::new();
+    load_queries_with(queries, dir, None, &ParameterSettings::default())
+}
+
+/// The same with the values that the settings give to parameters, also those of queries that were added while running and lie in
+/// the folder `added`.
+///
+/// # Errors
+/// All mistakes, also those in the values; the statements without one run.
+pub fn load_queries_with(
+    queries: &mut QuerySet,
+    dir: &Path,
+    added: Option<&Path>,
+    parameters: &ParameterSettings,
+) -> Result<Checked, Vec<Mistake>> {
+    let mut mistakes = parameters.mistakes(&declared(dir, added));
+    // A value that is wrong was told where it stands, and is then as good as none.
+    let right = ParameterValues::default();
+    let values = if mistakes.is_empty() {
+        &parameters.values
+    } else {
+        &right
+    };
     let mut own: Vec<(PathBuf, Statement)> = Vec::new();
-    for file in sql_files(dir) {
+    for file in sql_files(&dir.join("queries")) {
         let parsed = std::fs::read_to_string(&file)
             .map_err(|error| QueryError {
                 line: 1,
@@ -56,7 +84,7 @@ pub fn load_queries(queries: &mut QuerySet, dir: &Path) -> Result<Checked, Vec<M
                 wrong: format!("the file can't be read: {error}"),
                 right: Some("a text file with CREATE QUERY and CREATE ALERT statements".to_owned()),
             })
-            .and_then(|text| parse_statements(&text));
+            .and_then(|text| parse_statements_with(&text, Some(values)));
         match parsed {
             Ok(statements) => own.extend(statements.into_iter().map(|statement| (file.clone(), statement))),
             Err(error) => mistakes.push(mistake(&file, error)),
@@ -64,7 +92,8 @@ pub fn load_queries(queries: &mut QuerySet, dir: &Path) -> Result<Checked, Vec<M
     }
     let mut all: Vec<(PathBuf, Statement)> = Vec::new();
     for file in SHIPPED {
-        let statements = parse_statements(file.text).map_err(|error| vec![mistake(Path::new(file.name), error)])?;
+        let statements = parse_statements_with(file.text, Some(values))
+            .map_err(|error| vec![mistake(Path::new(file.name), error)])?;
         let replaced = |statement: &Statement| own.iter().any(|(_, other)| other.name == statement.name);
         all.extend(
             statements
@@ -89,6 +118,11 @@ pub fn load_queries(queries: &mut QuerySet, dir: &Path) -> Result<Checked, Vec<M
             .map(|(index, error)| mistake(&files[index], error)),
     );
     for (file, name) in files.iter().zip(&names) {
+        if let Some(query) = queries.get(name)
+            && let Err(error) = check_inhibition(queries, &[], query.statement())
+        {
+            mistakes.push(mistake(file, error));
+        }
         let warnings = queries.get(name).map_or(&[][..], |query| query.warnings());
         let told = warnings.iter().map(|warning| mistake(file, warning.clone()));
         checked.warnings.extend(told);
@@ -98,6 +132,19 @@ pub fn load_queries(queries: &mut QuerySet, dir: &Path) -> Result<Checked, Vec<M
     } else {
         Err(mistakes)
     }
+}
+
+/// All statements as written, for what they declare; those that were added first, then those of the folder. A file with a mistake
+/// in it is told elsewhere.
+fn declared(dir: &Path, added: Option<&Path>) -> Vec<Statement> {
+    let added = added.map(sql_files).unwrap_or_default();
+    let own = added
+        .into_iter()
+        .chain(sql_files(&dir.join("queries")))
+        .filter_map(|file| std::fs::read_to_string(file).ok());
+    let texts = own.chain(SHIPPED.iter().map(|file| file.text.to_owned()));
+    let read = texts.filter_map(|text| parse_statements_with(&text, None).ok());
+    read.flatten().collect()
 }
 
 fn mistake(file: &Path, error: QueryError) -> Mistake {
@@ -112,9 +159,9 @@ fn mistake(file: &Path, error: QueryError) -> Mistake {
     }
 }
 
-/// The folder's query files in the order of their names.
-fn sql_files(dir: &Path) -> Vec<PathBuf> {
-    let Ok(entries) = std::fs::read_dir(dir.join("queries")) else {
+/// A folder's query files in the order of their names.
+fn sql_files(folder: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = std::fs::read_dir(folder) else {
         return Vec::new();
     };
     let mut files: Vec<PathBuf> = entries

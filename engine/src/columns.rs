@@ -1,5 +1,6 @@
 //! Columns are made once from decoded events and shared by all queries: a flow a kind, or a row for one event alone.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
@@ -21,6 +22,8 @@ pub struct Observed<'a> {
     pub watermark: i64,
     /// For a gate: people who passed (in, out), differences of totals worked out.
     pub passed: (i64, i64),
+    /// For a gate: people inside its zone before that, by all passages until then; 0 for others.
+    pub inside: i64,
 }
 
 /// The events of one kind as rows of the stream of that name; `None` when there are none.
@@ -93,6 +96,8 @@ enum Cell<'a> {
     Time(i64),
     Text(&'a Arc<str>),
     Word(&'static str),
+    /// With spaces between.
+    Names(&'a [Pseudonym]),
 }
 
 impl<'a> Cell<'a> {
@@ -104,10 +109,11 @@ impl<'a> Cell<'a> {
         integer.map_or(Self::Null, Self::Integer)
     }
 
-    fn text(self) -> Option<&'a str> {
+    fn text(self) -> Option<Cow<'a, str>> {
         match self {
-            Self::Text(text) => Some(text),
-            Self::Word(word) => Some(word),
+            Self::Text(text) => Some(Cow::Borrowed(text)),
+            Self::Word(word) => Some(Cow::Borrowed(word)),
+            Self::Names(names) => Some(Cow::Owned(joined(names))),
             _ => None,
         }
     }
@@ -134,8 +140,14 @@ impl<'a> Cell<'a> {
             Self::Time(value) => Value::Time(value),
             Self::Text(text) => Value::Text(Arc::clone(text)),
             Self::Word(word) => Value::Text(word.into()),
+            Self::Names(names) => Value::Text(joined(names).into()),
         }
     }
+}
+
+fn joined(names: &[Pseudonym]) -> String {
+    let names: Vec<&str> = names.iter().map(Pseudonym::as_str).collect();
+    names.join(" ")
 }
 
 /// The cell in the column of that number, as [`stream_schema`] counts them.
@@ -157,6 +169,7 @@ fn own_cell<'a>(kind: Kind, column: usize, observed: &'a Observed<'_>) -> Cell<'
     match (kind, column, &observed.event.reading) {
         (Kind::Gate, 0, _) => Cell::Integer(observed.passed.0),
         (Kind::Gate, 1, _) => Cell::Integer(observed.passed.1),
+        (Kind::Gate, 2, _) => Cell::Integer(observed.inside),
         (Kind::Seat, 0, _) => Cell::Text(&observed.event.source.device),
         (Kind::Seat, 1, Reading::Seat { state }) => Cell::Word(state.as_str()),
         (Kind::Rfid, 0, Reading::Rfid { tag, .. }) => Cell::Text(tag),
@@ -173,18 +186,24 @@ fn own_cell<'a>(kind: Kind, column: usize, observed: &'a Observed<'_>) -> Cell<'
         (Kind::Click, 5, Reading::Click { item, .. }) => Cell::of_text(item.as_ref()),
         (Kind::Click, 6, Reading::Click { page, .. }) => Cell::of_text(page.as_ref()),
         (Kind::Click, 7, Reading::Click { count, .. }) => Cell::Integer(i64::from(*count)),
-        (Kind::Reply, 1, Reading::Reply { message, .. }) => Cell::Text(message),
+        (Kind::Reply, 1, Reading::Reply { message, .. }) => {
+            Cell::of_text(Some(message).filter(|message| !message.is_empty()))
+        }
         (Kind::Reply, 2, Reading::Reply { response, .. }) => Cell::Word(response.as_str()),
         (Kind::Reply, 3, Reading::Reply { rating, .. }) => Cell::of_integer(rating.map(i64::from)),
+        (Kind::Identify, 0, Reading::Identify { person, .. }) => Cell::Text(person.shared()),
+        (Kind::Identify, 1, Reading::Identify { also, .. }) => Cell::Names(also),
+        (Kind::Identify, 2, Reading::Identify { action, .. }) => Cell::Word(action.as_str()),
         _ => Cell::Null,
     }
 }
 
-fn pseudonym(reading: &Reading) -> Option<&Arc<str>> {
+/// The pseudonym behind a reading, shared, where there is one: of whoever did something, and not of whom something is said.
+pub(crate) fn pseudonym(reading: &Reading) -> Option<&Arc<str>> {
     match reading {
         Reading::Rfid { person, .. } | Reading::Click { person, .. } => person.as_ref().map(Pseudonym::shared),
-        Reading::Reply { person, .. } => Some(person.shared()),
-        Reading::Gate(_) | Reading::Seat { .. } => None,
+        Reading::Reply { person, .. } => person.is_somebody().then(|| person.shared()),
+        Reading::Gate(_) | Reading::Seat { .. } | Reading::Identify { .. } => None,
     }
 }
 
@@ -224,6 +243,10 @@ mod tests {
                 r#"[{"id":"1","person":"p","message":"m","response":"accepted","rating":4},
                     {"id":"2","person":"p","message":"m","response":"opened"}]"#,
             ),
+            (
+                "identify",
+                r#"[{"id":"1","person":"p","also":["q","r"],"action":"unlink"},{"id":"2","person":"p","also":"q"}]"#,
+            ),
         ];
         let mut decoder = Decoder::new(DecodeOptions::new(Secret::from_bytes([7; 32])));
         for (name, payload) in payloads {
@@ -249,6 +272,7 @@ mod tests {
                     event,
                     watermark: 9,
                     passed: (2, 1),
+                    inside: 4,
                 })
                 .collect();
             let flow = flow_of(kind, &observed).expect("there are two");
@@ -265,7 +289,7 @@ mod tests {
                 let nulls: usize = alone.batch.columns().iter().map(|column| column.null_count()).sum();
                 assert_eq!(
                     nulls > 0,
-                    index == 1 && !matches!(kind, Kind::Gate | Kind::Seat),
+                    index == 1 && !matches!(kind, Kind::Gate | Kind::Seat | Kind::Identify),
                     "{name}"
                 );
             }

@@ -6,16 +6,19 @@ mod fields;
 #[cfg(test)]
 mod tests;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 use serde_json::{Deserializer, Map, Value};
 
 use crate::decode::fields::{Fields, Wrong};
-use crate::event::{Clock, Event, Gate, Kind, Reading, Response, RfidAction, SeatState, Source};
-use crate::pseudonym::Secret;
+use crate::event::{Clock, Event, Gate, IdentifyAction, Kind, Reading, Response, RfidAction, SeatState, Source};
+use crate::identity::NAMES_MAX;
+use crate::pseudonym::{Pseudonym, Secret};
 use crate::refused::{ReasonClass, Refusal};
 use crate::scrub;
+use crate::supervisor::words_of;
 use crate::{timestamp, topic};
 
 /// Topics whose source is remembered, so that the events of a device share it. When it is full it begins anew: topics
@@ -74,6 +77,18 @@ impl Decoder {
             options,
             sources: FxHashMap::default(),
         }
+    }
+
+    /// Decodes a payload as [`Decoder::decode`] does. One that brings the decoder down is refused like any other that can't be
+    /// read: its publisher would send it again and again.
+    pub fn decode_or_refuse(&mut self, topic: &str, payload: &[u8], received_us: i64) -> Decoded {
+        catch_unwind(AssertUnwindSafe(|| self.decode(topic, payload, received_us))).unwrap_or_else(|panic| {
+            let reason = format!("a fault in the engine: {}", words_of(&*panic));
+            Decoded {
+                events: Vec::new(),
+                refused: vec![Refusal::new(topic, received_us, ReasonClass::Fault, reason, payload)],
+            }
+        })
     }
 
     /// Reads a payload that came on `topic` at `received_us`, microseconds since 1970.
@@ -220,6 +235,7 @@ impl Reader<'_> {
             Kind::Rfid => self.rfid(&fields)?,
             Kind::Click => self.click(&fields)?,
             Kind::Reply => self.reply(&fields)?,
+            Kind::Identify => self.identify(&fields)?,
         };
         let id = match fields.id()? {
             Some(id) => Arc::from(id),
@@ -248,9 +264,10 @@ impl Reader<'_> {
     }
 
     /// The same for the same device, time and content. Without a time the moment of receipt tells two passages from
-    /// each other, and nothing tells a repetition from a second passage.
+    /// each other, and nothing tells a repetition from a second passage. Keyed, for the content names the person: whoever
+    /// has a list of cards could otherwise try which of them makes the id.
     fn derived_id(&self, told: Option<i64>, members: &Map<String, Value>) -> Arc<str> {
-        let mut hasher = blake3::Hasher::new();
+        let mut hasher = self.options.secret.hasher("event id");
         let mut names: Vec<&String> = members.keys().collect();
         names.sort_unstable();
         for name in names.into_iter().filter(|name| *name != "ts") {
@@ -310,9 +327,31 @@ impl Reader<'_> {
         })
     }
 
+    /// Who only took a message off its topic, or looked somebody up, knows the person by the pseudonym, and says so.
+    fn named(&self, raw: &str) -> Pseudonym {
+        Pseudonym::read(raw).unwrap_or_else(|| self.options.secret.person(raw))
+    }
+
+    fn identify(&self, fields: &Fields<'_>) -> Result<Reading, Wrong> {
+        let also = fields.texts("also")?;
+        if also.is_empty() || also.len() >= NAMES_MAX {
+            let count = also.len();
+            let reason = format!("`also` has {count} names: 1 to {} were expected", NAMES_MAX - 1);
+            return Err(Wrong::value(reason));
+        }
+        Ok(Reading::Identify {
+            person: self.named(&fields.needed_text("person")?),
+            also: also.iter().map(|raw| self.named(raw)).collect(),
+            action: match fields.has("action") {
+                true => fields.one_of("action", &IdentifyAction::ALL, IdentifyAction::as_str)?,
+                false => IdentifyAction::Link,
+            },
+        })
+    }
+
     fn reply(&self, fields: &Fields<'_>) -> Result<Reading, Wrong> {
         Ok(Reading::Reply {
-            person: self.options.secret.person(&fields.needed_text("person")?),
+            person: self.named(&fields.needed_text("person")?),
             message: fields.needed_text("message")?.into(),
             response: fields.one_of("response", &Response::ALL, Response::as_str)?,
             rating: fields.small_integer("rating")?,

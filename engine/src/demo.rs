@@ -2,14 +2,20 @@
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::{Datelike, Days, NaiveDate, NaiveTime};
+use chrono::{DateTime, Datelike, Days, NaiveDate, NaiveTime};
+use tokio::sync::broadcast;
+use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
+use usher_connectors::client::{ConnectError, MqttClient};
+use usher_connectors::message::QoS;
 
 use crate::crowd::{Crowd, CrowdError, Place, PlaceDevice, PlaceSeat, PlaceZone};
 use crate::day_figures::DayFigures;
 use crate::mapping::Mappings;
+use crate::messages::{MessageState, MessageView};
 use crate::position::Mistake;
 use crate::recording::{Recorded, Recording, RowError};
 use crate::replay::{Pace, ReplayError, Replayed, Speed, play};
@@ -27,6 +33,11 @@ const NIGHT: Duration = Duration::from_secs(3);
 /// A device that says nothing for so long by the engine's clock holds no window back. In the demo time runs faster, and
 /// so does patience.
 const IDLE_MS: u64 = 500;
+/// How long after a message its reader does what, in the demo's time.
+const ANSWERS: [(Duration, &str); 2] = [
+    (Duration::from_secs(30), "opened"),
+    (Duration::from_secs(60), "accepted"),
+];
 /// Days back at which the first day lies: a year, and the same day of the week.
 const DAYS_BACK: u64 = 364;
 
@@ -76,6 +87,8 @@ pub fn settings(mut flags: Flags, data: &Path) -> Result<Settings, DemoError> {
     flags.data = Some(data.display().to_string());
     let mut settings = Settings::load(None, &flags).map_err(DemoError::Configuration)?;
     settings.time.idle = Duration::from_millis(IDLE_MS);
+    // Of its one reader who asks for a seat, chance would have to say every tenth time that nothing is sent.
+    settings.messages.holdout = 0.0;
     Ok(settings)
 }
 
@@ -109,6 +122,54 @@ pub async fn perform(options: &DemoOptions, broker: String, stop: &CancellationT
     }
     let days = DayAfterDay::new(options.seed)?;
     Ok(play(days, &pace, stop, tell).await?)
+}
+
+/// Answers messages as their readers would, until `stop`: each is opened and accepted.
+///
+/// # Errors
+/// When the broker can't be reached.
+pub async fn answer(
+    mut messages: broadcast::Receiver<Arc<MessageView>>,
+    broker: &str,
+    speed: Speed,
+    stop: &CancellationToken,
+) -> Result<(), ConnectError> {
+    let client = MqttClient::connect(broker, "demo-app").await?;
+    let site = places()
+        .ok()
+        .and_then(|places| places.sites().next().map(|site| site.id.clone()));
+    let topic = format!("usher/in/{}/web/reply/demo-app", site.unwrap_or_default());
+    loop {
+        let message = tokio::select! {
+            message = messages.recv() => message,
+            () = stop.cancelled() => break,
+        };
+        let message = match message {
+            Ok(message) if message.state == MessageState::Sent => message,
+            Ok(_) | Err(RecvError::Lagged(_)) => continue,
+            Err(RecvError::Closed) => break,
+        };
+        let Ok(sent) = DateTime::parse_from_rfc3339(&message.at) else {
+            continue;
+        };
+        for (after, response) in ANSWERS {
+            let real = match speed {
+                Speed::Times(times) => after.div_f64(times.max(0.001)),
+                Speed::Max => Duration::ZERO,
+            };
+            tokio::time::sleep(real).await;
+            let reply = serde_json::json!({
+                "id": format!("{}-{response}", message.id), "ts": (sent + after).to_rfc3339(),
+                "person": message.person, "message": message.id, "response": response,
+            });
+            // One that is not taken is one that is not answered, as happens.
+            let _ = client
+                .publish(topic.as_str(), reply.to_string(), QoS::AtLeastOnce, false)
+                .await;
+        }
+    }
+    client.disconnect().await;
+    Ok(())
 }
 
 /// The first day of the crowd, for whoever wants it without MQTT.
@@ -216,11 +277,7 @@ fn place(places: &Places) -> Place {
 }
 
 fn local_time(at_us: i64, time_zone: chrono_tz::Tz) -> Option<NaiveTime> {
-    Some(
-        chrono::DateTime::from_timestamp_micros(at_us)?
-            .with_timezone(&time_zone)
-            .time(),
-    )
+    Some(DateTime::from_timestamp_micros(at_us)?.with_timezone(&time_zone).time())
 }
 
 #[cfg(test)]

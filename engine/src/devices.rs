@@ -5,7 +5,10 @@ use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use usher_queries::rows::time_to_text;
 
+use crate::capture::{Entries, Since};
+use crate::changes::{Changes, Noted};
 use crate::event::{Clock, Event, Kind, Source};
+use crate::mentions::{Mention, Mentions};
 use crate::site::Places;
 
 /// Devices remembered at a time. Names come from outside, so there has to be an end to them.
@@ -18,7 +21,7 @@ pub struct DeviceView {
     pub site: String,
     /// The zone.
     pub zone: String,
-    /// `gate`, `seat`, `rfid`, `click` or `reply`.
+    /// `gate`, `seat`, `rfid`, `click`, `reply` or `identify`.
     pub kind: String,
     /// The device's id.
     pub device: String,
@@ -39,8 +42,8 @@ pub struct DeviceView {
 }
 
 /// What is kept of a device.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-struct Heard {
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Heard {
     source: Arc<Source>,
     events: u64,
     last_event_us: i64,
@@ -55,6 +58,8 @@ pub struct Devices {
     /// By address of the interned source, which decoding shares between the events of a device.
     by_source: FxHashMap<Arc<Source>, u32>,
     overflow: u64,
+    unknown: Mentions,
+    changes: Changes<u32, Heard>,
 }
 
 /// All devices beyond the limit share this number.
@@ -79,6 +84,7 @@ impl Devices {
             }
             None => self.meet(event, places),
         };
+        self.changes.note(&number);
         let heard = &mut self.heard[number as usize];
         heard.events += 1;
         heard.last_event_us = heard.last_event_us.max(event.time_us);
@@ -90,10 +96,17 @@ impl Devices {
     fn meet(&mut self, event: &Event, places: &Places) -> u32 {
         let source = &event.source;
         if !is_known(source, places) && matches!(source.kind, Kind::Gate | Kind::Seat | Kind::Rfid) {
-            tracing::info!(
-                site = %source.site, zone = %source.zone, kind = source.kind.as_str(), device = %source.device,
-                "a device that site.toml does not name; taken in as unknown"
-            );
+            match self.unknown.one_more() {
+                Mention::ByName => tracing::info!(
+                    site = %source.site, zone = %source.zone, kind = source.kind.as_str(), device = %source.device,
+                    "a device that site.toml does not name; taken in as unknown"
+                ),
+                Mention::Count(devices) => tracing::warn!(
+                    devices,
+                    "devices that site.toml does not name were taken in as unknown; /api/v1/devices lists them"
+                ),
+                Mention::Silently => {}
+            }
         }
         let number = u32::try_from(self.heard.len()).expect("there are fewer devices than DEVICES_MAX");
         self.by_source.insert(Arc::clone(source), number);
@@ -105,6 +118,11 @@ impl Devices {
             clock: event.clock,
         });
         number
+    }
+
+    /// How many were met in this process that `site.toml` does not name.
+    pub fn unknown(&self) -> u64 {
+        self.unknown.count()
     }
 
     /// How many there are.
@@ -202,27 +220,61 @@ impl Devices {
         all
     }
 
-    /// For a checkpoint.
-    ///
-    /// # Errors
-    /// When a value can't be written.
-    pub fn to_bytes(&self) -> Result<Vec<u8>, postcard::Error> {
-        postcard::to_stdvec(&self.heard)
+    /// Takes devices that were heard of since the last checkpoint, about `room` of them, ahead of the next one.
+    pub fn gather(&mut self, room: &mut usize) {
+        self.changes.gather(room, &ByNumber(&self.heard));
     }
 
-    /// Takes back what [`Devices::to_bytes`] gave.
+    /// For a checkpoint: the devices that were heard of since the last one, by number.
+    pub fn capture(&mut self) -> Since<u32, Heard> {
+        self.changes.take(&ByNumber(&self.heard))
+    }
+
+    /// The next capture is to hold everything.
+    pub fn capture_anew(&mut self) {
+        self.changes.begin_anew();
+    }
+
+    /// Takes back what was captured.
     ///
     /// # Errors
-    /// When the bytes are of another version.
-    pub fn restore(&mut self, bytes: &[u8]) -> Result<(), postcard::Error> {
-        self.heard = postcard::from_bytes(bytes)?;
-        self.by_source = self
-            .heard
-            .iter()
-            .enumerate()
-            .map(|(number, heard)| (Arc::clone(&heard.source), u32::try_from(number).unwrap_or(u32::MAX)))
+    /// In words, when a device is missing between others.
+    pub fn restore(&mut self, rows: Entries<u32, Heard>) -> Result<(), String> {
+        let mut by_number = std::collections::BTreeMap::new();
+        for (number, heard) in rows {
+            match heard {
+                Some(heard) => by_number.insert(number, heard),
+                None => by_number.remove(&number),
+            };
+        }
+        if let Some(missing) = (0..).zip(by_number.keys()).find(|(place, number)| place != *number) {
+            return Err(format!("the device number {} is missing", missing.0));
+        }
+        self.heard = by_number.into_values().collect();
+        self.by_source = (0..)
+            .zip(&self.heard)
+            .map(|(number, heard)| (Arc::clone(&heard.source), number))
             .collect();
         Ok(())
+    }
+}
+
+/// The devices as a checkpoint knows them.
+struct ByNumber<'a>(&'a [Heard]);
+
+impl Noted for ByNumber<'_> {
+    type Key = u32;
+    type Value = Heard;
+
+    fn entries(&self) -> usize {
+        self.0.len()
+    }
+    fn entry(&self, number: &u32) -> Option<Heard> {
+        self.0.get(*number as usize).cloned()
+    }
+    fn behind(&self, walked: usize, _last: Option<&u32>, most: usize) -> Vec<(u32, Heard)> {
+        let behind = (0..).zip(self.0).skip(walked).take(most);
+        behind.map(|(number, heard)| (number, heard.clone())).collect()
     }
 }
 

@@ -19,11 +19,20 @@ pub enum Kind {
     Click,
     /// A person's answer to a message.
     Reply,
+    /// Says which names are one person.
+    Identify,
 }
 
 impl Kind {
     /// All kinds, in the order in which a step feeds them to the queries.
-    pub const ALL: [Kind; 5] = [Kind::Gate, Kind::Seat, Kind::Rfid, Kind::Click, Kind::Reply];
+    pub const ALL: [Kind; 6] = [
+        Kind::Gate,
+        Kind::Seat,
+        Kind::Rfid,
+        Kind::Click,
+        Kind::Reply,
+        Kind::Identify,
+    ];
 
     /// As it stands in topics, and the name of its stream.
     pub fn as_str(self) -> &'static str {
@@ -33,6 +42,7 @@ impl Kind {
             Kind::Rfid => "rfid",
             Kind::Click => "click",
             Kind::Reply => "reply",
+            Kind::Identify => "identify",
         }
     }
 
@@ -138,6 +148,15 @@ pub enum Reading {
         /// How much it was liked.
         rating: Option<i32>,
     },
+    /// Which names are one person, or are not any more.
+    Identify {
+        /// The name that stays.
+        person: Pseudonym,
+        /// Other names of the same person.
+        also: Vec<Pseudonym>,
+        /// Whether they are.
+        action: IdentifyAction,
+    },
 }
 
 /// What a gate counted.
@@ -242,6 +261,28 @@ impl Response {
             Response::Declined => "declined",
             Response::OptedOut => "opted_out",
             Response::OptedIn => "opted_in",
+        }
+    }
+}
+
+/// What is said of two names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum IdentifyAction {
+    /// They are one person.
+    Link,
+    /// They are not.
+    Unlink,
+}
+
+impl IdentifyAction {
+    /// All actions.
+    pub const ALL: [IdentifyAction; 2] = [IdentifyAction::Link, IdentifyAction::Unlink];
+
+    /// As it stands in payloads and columns.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            IdentifyAction::Link => "link",
+            IdentifyAction::Unlink => "unlink",
         }
     }
 }

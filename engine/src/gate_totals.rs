@@ -2,9 +2,12 @@
 
 use std::sync::Arc;
 
-use rustc_hash::FxHashMap;
+use indexmap::IndexMap;
+use rustc_hash::FxBuildHasher;
 use serde::{Deserialize, Serialize};
 
+use crate::capture::{Entries, Since};
+use crate::changes::Changes;
 use crate::event::Source;
 
 /// Where the registers of counters end: 16 bits, six decimal digits, 32 bits.
@@ -43,22 +46,24 @@ pub enum TotalsNote {
 }
 
 /// Where a counter stood.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-struct Stood {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stood {
     time_us: i64,
     entered: Option<u64>,
     exited: Option<u64>,
 }
 
 /// Where each counter stands.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default)]
 pub struct GateTotals {
-    counters: FxHashMap<Arc<Source>, Stood>,
+    counters: IndexMap<Arc<Source>, Stood, FxBuildHasher>,
+    changes: Changes<Arc<Source>, Stood>,
 }
 
 impl GateTotals {
     /// A counter of `source` stood there at `time_us`; gives who passed since its last reading.
     pub fn passed(&mut self, source: &Arc<Source>, time_us: i64, entered: Option<u64>, exited: Option<u64>) -> Passage {
+        self.changes.note(source);
         let Some(stood) = self.counters.get_mut(source) else {
             let stood = Stood {
                 time_us,
@@ -84,6 +89,33 @@ impl GateTotals {
             entered,
             exited,
             note: first.or(second),
+        }
+    }
+}
+
+impl GateTotals {
+    /// Takes counters that were read since the last checkpoint, about `room` of them, ahead of the next one.
+    pub fn gather(&mut self, room: &mut usize) {
+        self.changes.gather(room, &self.counters);
+    }
+
+    /// For a checkpoint: the counters that were read since the last one.
+    pub fn capture(&mut self) -> Since<Arc<Source>, Stood> {
+        self.changes.take(&self.counters)
+    }
+
+    /// The next capture is to hold everything.
+    pub fn capture_anew(&mut self) {
+        self.changes.begin_anew();
+    }
+
+    /// Takes back what was captured.
+    pub fn restore(&mut self, rows: Entries<Arc<Source>, Stood>) {
+        for (source, stood) in rows {
+            match stood {
+                Some(stood) => self.counters.insert(source, stood),
+                None => self.counters.swap_remove(&source),
+            };
         }
     }
 }

@@ -75,6 +75,8 @@ pub struct Latencies {
     pub durable: Latency,
     /// Until an alert it caused was with the broker.
     pub alert: Latency,
+    /// Of each checkpoint the longest time for which events waited while state was taken for it.
+    pub checkpoint_pause: Latency,
 }
 
 impl Latencies {

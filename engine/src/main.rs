@@ -6,12 +6,14 @@ mod screen;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
+use usher_engine::allocator::keep_memory;
 use usher_engine::answer::{self, Format};
 use usher_engine::check::check;
 use usher_engine::demo::{self, DemoOptions};
@@ -52,6 +54,9 @@ struct Addresses {
     /// Where the staff page and the API are
     #[arg(long, value_name = "ADDR")]
     http: Option<String>,
+    /// Where anybody may see how full it is, and nothing else; nowhere when left out
+    #[arg(long, value_name = "ADDR")]
+    public: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -72,7 +77,7 @@ enum Command {
     },
     /// Runs the engine
     Run {
-        /// The folder with usher.toml, site.toml and queries/*.sql
+        /// The folder with usher.toml, site.toml, identities.csv and queries/*.sql
         #[arg(long, value_name = "DIR")]
         config: Option<PathBuf>,
         #[command(flatten)]
@@ -83,7 +88,7 @@ enum Command {
     },
     /// Reads a config folder, plans every query in it, starts nothing, and tells all mistakes
     Check {
-        /// The folder with usher.toml, site.toml and queries/*.sql
+        /// The folder with usher.toml, site.toml, identities.csv and queries/*.sql
         #[arg(long, value_name = "DIR", default_value = CONFIG)]
         config: PathBuf,
     },
@@ -165,6 +170,7 @@ fn mistakes(mistakes: &[Mistake]) -> Failure {
 fn engine_failure(error: EngineError) -> Failure {
     match error {
         EngineError::Configuration(found) => mistakes(&found),
+        EngineError::OfNewerVersion(words) | EngineError::Unfit(words) => Failure::Usage(words),
         EngineError::Failed(_) => Failure::Running(error.into()),
     }
 }
@@ -172,6 +178,9 @@ fn engine_failure(error: EngineError) -> Failure {
 fn main() -> ExitCode {
     usher_connectors::install_crypto_provider();
     let arguments = Arguments::parse();
+    if matches!(arguments.command, Command::Demo { .. } | Command::Run { .. }) {
+        keep_memory();
+    }
     write_log_lines();
     match perform(arguments.command) {
         Ok(()) => ExitCode::SUCCESS,
@@ -194,7 +203,10 @@ fn write_log_lines() {
         .and_then(|text| EnvFilter::try_new(text).ok())
         // Other libraries' notes are for their developers.
         .unwrap_or_else(|| {
-            EnvFilter::new("warn,usher=info,usher_engine=info,usher_connectors=info,usher_queries=info")
+            // Fluvio's call each attempt an error; what became of it is said by ours.
+            EnvFilter::new(
+                "warn,usher=info,usher_engine=info,usher_connectors=info,usher_queries=info,fluvio=off,fluvio_socket=off",
+            )
         });
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
@@ -251,7 +263,12 @@ fn perform(command: Command) -> Result<(), Failure> {
             let rows = match over {
                 Some(file) => {
                     let dir = config.unwrap_or_else(|| CONFIG.into());
-                    let places = Places::load(&dir).unwrap_or_default();
+                    let places = Arc::new(Places::load(&dir).unwrap_or_default());
+                    let folder = dir.is_dir().then_some(dir.as_path());
+                    let settings = Settings::load(folder, &Flags::default())
+                        .or_else(|_| Settings::load_with(None, [], &Flags::default()))
+                        .map_err(|found| mistakes(&found))?;
+                    let rules = || answer::rules(&settings, &places, folder, |mistake| eprintln!("{mistake}"));
                     let mut bad = 0_u64;
                     let tell = |what: String| {
                         bad += 1;
@@ -259,7 +276,15 @@ fn perform(command: Command) -> Result<(), Failure> {
                             eprintln!("{what}");
                         }
                     };
-                    let rows = runtime.block_on(answer::over(&sql, &file, mapping.as_deref(), &places, tell));
+                    let rows = runtime.block_on(answer::over(
+                        &sql,
+                        &file,
+                        mapping.as_deref(),
+                        &places,
+                        &settings.engagement,
+                        rules,
+                        tell,
+                    ));
                     if bad > 10 {
                         eprintln!("{} more could not be read", bad - 10);
                     }
@@ -316,6 +341,7 @@ async fn run(config: Option<PathBuf>, addresses: Addresses, data: Option<String>
     let flags = Flags {
         mqtt: addresses.mqtt,
         http: addresses.http,
+        public: addresses.public,
         data,
     };
     let settings = Settings::load(config.as_deref(), &flags).map_err(|found| mistakes(&found))?;
@@ -340,6 +366,7 @@ async fn run_demo(options: DemoOptions, addresses: Addresses) -> Result<(), Fail
     let flags = Flags {
         mqtt: addresses.mqtt,
         http: addresses.http,
+        public: addresses.public,
         data: None,
     };
     let demo_failure = |error| match error {
@@ -368,9 +395,19 @@ async fn run_demo(options: DemoOptions, addresses: Addresses) -> Result<(), Fail
     let stop = CancellationToken::new();
     let alerts = tokio::spawn(screen::tell_alerts(
         engine.bus().subscribe(None).receiver,
+        engine.bus().messages(),
         zone,
         stop.clone(),
     ));
+    let answers = tokio::spawn({
+        let (messages, broker) = (engine.bus().messages(), broker.clone());
+        let (speed, stop) = (options.speed, stop.clone());
+        async move {
+            if let Err(error) = demo::answer(messages, &broker, speed, &stop).await {
+                tracing::warn!(%error, "nobody answers messages");
+            }
+        }
+    });
     let (failed_in, failed) = tokio::sync::oneshot::channel::<()>();
     let day = tokio::spawn({
         let stop = stop.clone();
@@ -401,6 +438,7 @@ async fn run_demo(options: DemoOptions, addresses: Addresses) -> Result<(), Fail
     let last_messages = async {
         stop.cancel();
         alerts.abort();
+        answers.abort();
         let abort = day.abort_handle();
         match tokio::time::timeout(LAST_MESSAGES, day).await {
             Ok(ended) => performed = ended.ok(),

@@ -1,380 +1,506 @@
-//! People keep the engagement of each person, known by a pseudonym only: how recently, how often, by how many ways.
+//! People keep the engagement of each person, known by a pseudonym only: how recently, how often, by how many ways, and
+//! when that changes; docs/ENGAGEMENT.md.
 //!
-//! All times are event times in microseconds, so that a replay finds the same figures.
+//! What persons do is taken in the order of event time, once the watermark has passed it, so that it makes no difference in
+//! which order it came within the delay. What time alone changes happens when it falls due. All times are event times in
+//! microseconds, so that a replay finds the same figures.
 
+mod act;
+mod erasing;
+mod figures;
+mod kept;
+mod repair;
+mod rules;
+mod said;
+mod shelves;
+#[cfg(test)]
+mod tests;
+mod view;
+mod visit;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use arrow::array::{Float64Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::array::RecordBatch;
 use rustc_hash::{FxHashMap, FxHashSet};
 use serde::{Deserialize, Serialize};
-use usher_queries::rows::time_to_text;
-use usher_queries::streams::time_type;
+use usher_queries::row::Rows;
 
-use crate::columns::person;
-use crate::event::{Event, Kind, Reading, Response, RfidAction};
+use self::act::Act;
+use self::figures::{Figures, Happening};
+use self::kept::Taking;
+pub use self::kept::{Known, KnownOfForm3, Waiting, opted_out_of_form_3, opted_out_of_form_4};
+use self::repair::Repairing;
+pub use self::repair::{Beginning, Past, Repairs, Wanted};
+use self::rules::Rules;
+use self::said::Said;
+use self::shelves::Shelves;
+pub use self::view::{PersonView, Regularity, people_schema};
+use crate::columns::pseudonym;
+use crate::event::{Event, Reading, Response, Source, dedup_key};
+use crate::identity::Aliases;
 use crate::settings::EngagementSettings;
+use crate::site::Places;
 
 /// People remembered at a time; beyond it the one seen longest ago makes room.
 const PEOPLE_MAX: usize = 1_000_000;
 /// When there are too many, so many go at once, because finding the oldest costs a walk over all.
 const PEOPLE_SHED: usize = PEOPLE_MAX / 16;
-/// Two sightings within this time are one stay; a longer gap means that the person was away.
-const STAY_GAP_US: i64 = 45 * 60 * 1_000_000;
-const DAY_US: i64 = 24 * 3600 * 1_000_000;
-/// Someone seen for the first time within this is new.
-const NEW_DAYS: i64 = 30;
-/// Someone not seen for this long may be drifting away.
-const AT_RISK_DAYS: i64 = 60;
-/// Someone not seen for this long has gone.
-const LAPSED_DAYS: i64 = 180;
+/// Acts that wait for the watermark; some minutes of a large house behind one device that holds time back. Beyond it the
+/// earliest are taken before their time.
+const HELD_MAX: usize = 262_144;
 
-/// The ways by which a person can be in touch.
-const CHANNELS: [&str; 3] = ["rfid", "web", "reply"];
-
-/// What a person did, in figures. 64 bytes and some.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-struct Figures {
-    first_us: i64,
-    last_us: i64,
-    /// Day of the last event, days since 1970, UTC.
-    last_day: i32,
-    /// Days with at least one event.
-    days: u32,
-    events: u64,
-    /// Events by channel, as [`CHANNELS`] has them.
-    channels: [u32; 3],
-    dwell_us: i64,
-    last_sighting_us: i64,
-    /// The score at `score_us`.
-    score: f64,
-    score_us: i64,
-    /// The gap before the last visit day, in days: someone who came back after long has returned.
-    gap_days: i32,
+#[derive(Debug)]
+struct Person {
+    name: Arc<str>,
+    figures: Figures,
+    /// When its clock rings: never later than something falls due, and earlier where it was heard of since.
+    rings_us: i64,
+    /// Whether it is among those that changed since they were last captured.
+    is_noted: bool,
 }
 
-/// A person as the API shows it. Durations in seconds, times RFC 3339.
-#[derive(Debug, Clone, PartialEq, Serialize, utoipa::ToSchema)]
-pub struct PersonView {
-    /// The pseudonym.
-    pub person: String,
-    /// The tier the score reaches, in the library's own word.
-    pub tier: String,
-    /// `new`, `active`, `returned`, `at_risk` or `lapsed`.
-    pub life_cycle: &'static str,
-    /// What the person did, each act weighted, halved after each half-life.
-    pub score: f64,
-    /// Seconds since the person was last seen.
-    pub recency: i64,
-    /// Days on which the person was seen.
-    pub frequency: u32,
-    /// Events a day seen.
-    pub depth: f64,
-    /// Ways by which the person was in touch.
-    pub breadth: u32,
-    /// Their names.
-    pub channels: Vec<&'static str>,
-    /// Seconds the person was seen to stay, over all visits.
-    pub dwell: i64,
-    /// Events seen.
-    pub events: u64,
-    /// When first seen.
-    pub first_seen: String,
-    /// When last seen.
-    pub last_seen: String,
-}
-
-#[derive(Default, Serialize, Deserialize)]
-struct Kept {
-    people: Vec<(Arc<str>, Figures)>,
-    opted_out: Vec<Arc<str>>,
+/// The order in which acts are taken: by event time, then by id.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+struct HeldKey {
+    time_us: i64,
+    id: Arc<str>,
+    source: Arc<Source>,
 }
 
 /// The engagement of all people.
 #[derive(Debug)]
 pub struct People {
-    settings: EngagementSettings,
-    people: FxHashMap<Arc<str>, Figures>,
+    rules: Rules,
+    people: Shelves<Person>,
+    places: FxHashMap<Arc<str>, u32>,
     /// People who do not want to be known; nothing is kept of them but that.
     opted_out: FxHashSet<Arc<str>>,
+    /// People of whom nothing is worked out, whatever they answer.
+    left_out: FxHashSet<Arc<str>>,
+    /// Acts whose time the watermark has not passed.
+    held: BTreeMap<HeldKey, Act>,
+    /// Everybody's clock: who is to be looked at when, so that nobody has to look at all.
+    clocks: BTreeSet<(i64, u32)>,
+    /// The watermark up to which everything was taken.
+    reached_us: i64,
+    said: Vec<Said>,
+    happenings: Vec<Happening>,
+    /// Which names are whose. Acts that wait have the name under which they were done.
+    aliases: Aliases,
+    repairing: Repairing,
+    /// `None` where the next capture takes everybody.
+    taking: Option<Taking>,
 }
 
 impl People {
     /// Nobody yet.
     pub fn new(settings: EngagementSettings) -> Self {
         Self {
-            settings,
-            people: FxHashMap::default(),
+            rules: Rules::new(settings),
+            people: Shelves::default(),
+            places: FxHashMap::default(),
             opted_out: FxHashSet::default(),
+            left_out: FxHashSet::default(),
+            held: BTreeMap::new(),
+            clocks: BTreeSet::new(),
+            reached_us: i64::MIN,
+            said: Vec::new(),
+            happenings: Vec::new(),
+            aliases: Aliases::default(),
+            repairing: Repairing::default(),
+            taking: None,
         }
     }
 
-    /// A person did something.
-    pub fn take(&mut self, event: &Event) {
-        let Some(person) = person(&event.reading) else { return };
+    /// Nobody yet, to work out again what was: of these people nothing, for they do not want to be known by now, and so also not
+    /// while they still did.
+    pub fn leaving_out(settings: EngagementSettings, left_out: FxHashSet<Arc<str>>) -> Self {
+        Self {
+            left_out,
+            ..Self::new(settings)
+        }
+    }
+
+    /// How engagement is worked out.
+    pub fn settings(&self) -> &EngagementSettings {
+        &self.rules.settings
+    }
+
+    /// A person did something. `met_us` is the watermark that stood when the event came: what it has passed is taken first.
+    pub fn take(&mut self, event: &Event, met_us: i64, places: &Places) {
+        self.advance(met_us);
+        let Some(name) = pseudonym(&event.reading).filter(|name| !self.left_out.contains(*name)) else {
+            return;
+        };
         if let Reading::Reply { response, .. } = &event.reading {
             match response {
                 Response::OptedOut => {
-                    self.people.remove(person);
-                    self.opted_out.insert(Arc::from(person));
-                    return;
+                    let person = Arc::clone(self.aliases.person(name));
+                    return self.opt_out(&person);
                 }
-                Response::OptedIn => {
-                    self.opted_out.remove(person);
-                }
+                Response::OptedIn => self.opt_in(name, event),
                 _ => {}
             }
         }
-        if self.opted_out.contains(person) {
+        if self.opted_out.contains(self.aliases.person(name)) {
             return;
         }
-        if !self.people.contains_key(person) {
-            self.make_room();
-            self.people.insert(Arc::from(person), Figures::first(event.time_us));
+        let act = Act::of(name, event, places);
+        if event.time_us < self.reached_us {
+            self.act(&act, event.time_us, Some(self.reached_us));
+            return;
         }
-        let half_life_us = self.settings.half_life.as_secs_f64() * 1e6;
-        if let Some(figures) = self.people.get_mut(person) {
-            figures.take(event, half_life_us);
+        let key = HeldKey {
+            time_us: event.time_us,
+            id: Arc::clone(&event.id),
+            source: Arc::clone(&event.source),
+        };
+        self.held.insert(key, act);
+        if self.held.len() > HELD_MAX
+            && let Some(first_us) = self.held.first_key_value().map(|(first, _)| first.time_us)
+        {
+            // As if the watermark were there already.
+            self.advance(first_us.saturating_add(1));
+        }
+    }
+
+    /// Moves time on to a watermark: what was done before it is taken, and what fell due before it happens, in the order of
+    /// event time.
+    pub fn advance(&mut self, watermark_us: i64) {
+        self.advance_within(watermark_us, usize::MAX);
+    }
+
+    /// The same until about `most` rows are to be drained; tells whether it has got there.
+    pub fn advance_within(&mut self, watermark_us: i64, most: usize) -> bool {
+        if watermark_us <= self.reached_us {
+            return true;
+        }
+        loop {
+            if self.said.len() >= most {
+                return false;
+            }
+            let done = self.held.first_key_value().map(|(key, _)| key.time_us);
+            let done = done.filter(|time_us| *time_us < watermark_us);
+            let due = self.clocks.first().map(|(rings_us, _)| *rings_us);
+            let due = due.filter(|rings_us| *rings_us < watermark_us);
+            match (done, due) {
+                (None, None) => break,
+                // Somebody seen at the very end of a gap is still there.
+                (Some(done_us), due) if due.is_none_or(|due_us| done_us <= due_us) => {
+                    if let Some((key, act)) = self.held.pop_first() {
+                        self.reached_us = self.reached_us.max(done_us);
+                        self.act(&act, key.time_us, None);
+                    }
+                }
+                (_, Some(due_us)) => {
+                    self.reached_us = self.reached_us.max(due_us);
+                    self.ring(due_us);
+                }
+                (Some(_), None) => {}
+            }
+        }
+        self.reached_us = watermark_us;
+        true
+    }
+
+    /// A person did something at `time_us`: now, or before `late_at_us`, the time that had been passed when it came.
+    fn act(&mut self, act: &Act, time_us: i64, late_at_us: Option<i64>) {
+        let person = self.aliases.person(&act.person);
+        self.repairing.note_act(person, act, time_us, late_at_us);
+        let place = match self.places.get(person) {
+            Some(place) => *place,
+            None => {
+                let person = Arc::clone(person);
+                self.make_room();
+                self.put(person, Figures::first(time_us, &act.source))
+            }
+        };
+        let Some(person) = self.people.get_mut(place as usize) else {
+            return;
+        };
+        let (figures, rules, happenings) = (&mut person.figures, &self.rules, &mut self.happenings);
+        let may_be_earlier = match late_at_us {
+            None => figures.take(time_us, act, rules, happenings),
+            Some(now_us) => figures.take_late(time_us, now_us, act, rules, happenings),
+        };
+        if may_be_earlier {
+            let due_us = figures.next_due(rules);
+            if due_us < person.rings_us {
+                self.clocks.remove(&(person.rings_us, place));
+                self.clocks.insert((due_us, place));
+                person.rings_us = due_us;
+            }
+        }
+        note(&mut self.taking, person, place);
+        tell(&mut self.said, &person.name, &mut self.happenings);
+    }
+
+    /// Looks at those whose clocks ring at `rings_us`: somebody heard of meanwhile is looked at again later.
+    fn ring(&mut self, rings_us: i64) {
+        let mut due: Vec<(Arc<str>, u32)> = Vec::new();
+        while let Some((first_us, place)) = self.clocks.first().copied()
+            && first_us == rings_us
+        {
+            self.clocks.pop_first();
+            let Some(person) = self.people.get_mut(place as usize) else {
+                continue;
+            };
+            let due_us = person.figures.next_due(&self.rules);
+            if due_us > rings_us {
+                person.rings_us = due_us;
+                self.clocks.insert((due_us, place));
+            } else {
+                due.push((Arc::clone(&person.name), place));
+            }
+        }
+        // Places are others after a restart.
+        due.sort_unstable();
+        for (_, place) in due {
+            let Some(person) = self.people.get_mut(place as usize) else {
+                continue;
+            };
+            person
+                .figures
+                .fall_due(self.reached_us, &self.rules, &mut self.happenings);
+            person.rings_us = person.figures.next_due(&self.rules);
+            self.clocks.insert((person.rings_us, place));
+            note(&mut self.taking, person, place);
+            tell(&mut self.said, &person.name, &mut self.happenings);
+        }
+    }
+
+    /// What has been found out since the last call, as rows of `visit` and `engagement`.
+    pub fn drain(&mut self) -> Vec<(&'static str, Rows)> {
+        let rows = if self.said.is_empty() {
+            Vec::new()
+        } else {
+            said::rows(&self.said, &self.rules)
+        };
+        self.said.clear();
+        rows
+    }
+
+    /// A message went out to a person.
+    pub fn note_message(&mut self, person: &str) {
+        self.repairing.note_message(person);
+        if let Some(place) = self.places.get(person)
+            && let Some(known) = self.people.get_mut(*place as usize)
+        {
+            known.figures.messages = known.figures.messages.saturating_add(1);
+            note(&mut self.taking, known, *place);
+        }
+    }
+
+    /// Whether anything is known of a person.
+    pub fn knows(&self, person: &str) -> bool {
+        let person = self.aliases.resolve(person);
+        let is_theirs = |act: &Act| self.aliases.resolve(&act.person) == person;
+        self.places.contains_key(person) || self.held.values().any(is_theirs)
+    }
+
+    /// Whether a person does not want to be known.
+    pub fn has_opted_out(&self, person: &str) -> bool {
+        self.opted_out.contains(self.aliases.resolve(person))
+    }
+
+    /// All who do not want to be known, by all their names.
+    pub fn opted_out(&self) -> FxHashSet<Arc<str>> {
+        let opted_out = self.opted_out.iter();
+        opted_out
+            .flat_map(|person| self.aliases.names(person))
+            .cloned()
+            .collect()
+    }
+
+    fn opt_out(&mut self, person: &Arc<str>) {
+        self.forget(person);
+        self.repairing.forget(person);
+        let aliases = &self.aliases;
+        self.held.retain(|_, act| aliases.person(&act.person) != person);
+        self.note_opted_out(person);
+    }
+
+    fn note_opted_out(&mut self, person: &Arc<str>) {
+        self.note_row(person, Some(Known::OPTED_OUT));
+        self.opted_out.insert(Arc::clone(person));
+    }
+
+    /// Whoever has this name wants to be known again. What was done before under any of the person's names stays forgotten.
+    fn opt_in(&mut self, name: &Arc<str>, event: &Event) {
+        let Some(person) = self.opted_out.take(self.aliases.person(name)) else {
+            return;
+        };
+        self.note_row(&person, None);
+        let beginning = Beginning {
+            event: dedup_key(event),
+            received_us: event.received_us,
+        };
+        for name in self.aliases.names(&person) {
+            self.repairing.beginnings.insert(Arc::clone(name), beginning);
+        }
+    }
+
+    fn put(&mut self, name: Arc<str>, figures: Figures) -> u32 {
+        let rings_us = figures.next_due(&self.rules);
+        let place = self.people.put(Person {
+            name: Arc::clone(&name),
+            figures,
+            rings_us,
+            is_noted: false,
+        });
+        self.places.insert(name, place);
+        self.clocks.insert((rings_us, place));
+        place
+    }
+
+    fn forget(&mut self, person: &str) {
+        if let Some((name, place)) = self.places.remove_entry(person) {
+            if let Some(person) = self.people.take(place) {
+                self.clocks.remove(&(person.rings_us, place));
+            }
+            self.note_row(&name, None);
+        }
+    }
+
+    fn note_row(&mut self, person: &Arc<str>, known: Option<Known>) {
+        if let Some(taking) = &mut self.taking {
+            taking.rows.push((Arc::clone(person), known));
         }
     }
 
     fn make_room(&mut self) {
-        if self.people.len() < PEOPLE_MAX {
+        if self.places.len() < PEOPLE_MAX {
             return;
         }
-        let mut last_seen: Vec<i64> = self.people.values().map(|figures| figures.last_us).collect();
-        let (_, oldest_kept, _) = last_seen.select_nth_unstable(PEOPLE_SHED);
-        let oldest_kept = *oldest_kept;
-        self.people.retain(|_, figures| figures.last_us >= oldest_kept);
+        for person in self.seen_longest_ago(PEOPLE_SHED) {
+            self.forget(&person);
+        }
         tracing::warn!("more than {PEOPLE_MAX} people; those seen longest ago are forgotten");
     }
 
-    /// How many people there are.
+    /// So many people, or all; of those seen at the same time the first by name, for after a restart they stand in another order.
+    fn seen_longest_ago(&self, most: usize) -> Vec<Arc<str>> {
+        let people = self.people.iter();
+        let mut people: Vec<(i64, &Arc<str>)> = people.map(|person| (person.figures.last_us, &person.name)).collect();
+        if most < people.len() {
+            people.select_nth_unstable(most);
+            people.truncate(most);
+        }
+        people.into_iter().map(|(_, name)| Arc::clone(name)).collect()
+    }
+
+    /// How many people there are whose acts have been taken.
     pub fn len(&self) -> usize {
-        self.people.len()
+        self.places.len()
     }
 
     /// Whether there is nobody.
     pub fn is_empty(&self) -> bool {
-        self.people.is_empty()
+        self.places.is_empty()
     }
 
-    /// One person at the event time `clock_us`; `None` for someone never seen, or who does not want to be known.
+    /// One person at the event time `clock_us`, with all that has come by now; `None` for someone never seen, or who does not
+    /// want to be known.
     pub fn get(&self, person: &str, clock_us: i64) -> Option<PersonView> {
-        let (person, figures) = self.people.get_key_value(person)?;
-        Some(self.view(person, figures, clock_us))
+        let person = self.aliases.resolve(person);
+        let is_theirs = |act: &Act| self.aliases.resolve(&act.person) == person;
+        let held = self.held.iter().filter(|(_, act)| is_theirs(act));
+        let figures = self.seen(self.figures(person), held, clock_us)?;
+        let mut view = PersonView::of(person, &figures, clock_us, &self.rules);
+        view.also = u32::try_from(self.aliases.also(person)).unwrap_or(u32::MAX);
+        view.is_provisional = self.repairing.repairs.contains_key(person);
+        Some(view)
     }
 
-    fn view(&self, person: &str, figures: &Figures, clock_us: i64) -> PersonView {
-        let clock_us = clock_us.max(figures.last_us);
-        let score = figures.score_at(clock_us, self.settings.half_life.as_secs_f64() * 1e6);
-        let channels: Vec<&str> = CHANNELS
-            .into_iter()
-            .zip(figures.channels)
-            .filter(|(_, events)| *events > 0)
-            .map(|(channel, _)| channel)
-            .collect();
-        PersonView {
-            person: person.to_owned(),
-            tier: self.settings.tier(score).to_owned(),
-            life_cycle: figures.life_cycle(clock_us),
-            score: (score * 1e3).round() / 1e3,
-            recency: (clock_us - figures.last_us) / 1_000_000,
-            frequency: figures.days,
-            depth: (figures.events as f64 / f64::from(figures.days.max(1)) * 1e2).round() / 1e2,
-            breadth: u32::try_from(channels.len()).unwrap_or(0),
-            channels,
-            dwell: figures.dwell_us / 1_000_000,
-            events: figures.events,
-            first_seen: time_to_text(figures.first_us),
-            last_seen: time_to_text(figures.last_us),
+    /// Which names are whose, to work out again what was.
+    pub fn with_aliases(mut self, aliases: Aliases) -> Self {
+        self.aliases = aliases;
+        self
+    }
+
+    fn figures(&self, person: &str) -> Option<&Figures> {
+        let place = *self.places.get(person)?;
+        self.people.get(place as usize).map(|person| &person.figures)
+    }
+
+    /// Figures as they will be when the watermark has passed what has come by now, and `clock_us`.
+    fn seen<'a>(
+        &self,
+        figures: Option<&Figures>,
+        held: impl IntoIterator<Item = (&'a HeldKey, &'a Act)>,
+        clock_us: i64,
+    ) -> Option<Figures> {
+        let (mut figures, mut said) = (figures.cloned(), Vec::new());
+        for (key, act) in held {
+            let figures = figures.get_or_insert_with(|| Figures::first(key.time_us, &act.source));
+            figures.advance(key.time_us, &self.rules, &mut said);
+            figures.take(key.time_us, act, &self.rules, &mut said);
         }
+        if let Some(figures) = &mut figures {
+            figures.advance(clock_us, &self.rules, &mut said);
+        }
+        figures
     }
 
-    /// Everybody as the table `people`, by pseudonym: person, tier, life_cycle, score, recency (seconds), frequency,
-    /// depth, breadth, dwell (seconds), events, first_seen, last_seen.
+    /// Everybody as the table `people`, by pseudonym; columns as [`people_schema`] has them, durations in seconds.
     pub fn table(&self, clock_us: i64) -> RecordBatch {
-        let mut all: Vec<PersonView> = self
-            .people
-            .iter()
-            .map(|(person, figures)| self.view(person, figures, clock_us))
-            .collect();
-        all.sort_by(|a, b| a.person.cmp(&b.person));
-        let times = |of: fn(&Figures) -> i64| {
-            TimestampMicrosecondArray::from_iter_values(
-                all.iter()
-                    .filter_map(|view| self.people.get(view.person.as_str()))
-                    .map(of),
-            )
-        };
-        let whole = |of: fn(&PersonView) -> i64| Int64Array::from_iter_values(all.iter().map(of));
-        RecordBatch::try_new(
-            people_schema(),
-            vec![
-                Arc::new(StringArray::from_iter_values(
-                    all.iter().map(|view| view.person.as_str()),
-                )),
-                Arc::new(StringArray::from_iter_values(all.iter().map(|view| view.tier.as_str()))),
-                Arc::new(StringArray::from_iter_values(all.iter().map(|view| view.life_cycle))),
-                Arc::new(Float64Array::from_iter_values(all.iter().map(|view| view.score))),
-                Arc::new(whole(|view| view.recency)),
-                Arc::new(whole(|view| i64::from(view.frequency))),
-                Arc::new(Float64Array::from_iter_values(all.iter().map(|view| view.depth))),
-                Arc::new(whole(|view| i64::from(view.breadth))),
-                Arc::new(whole(|view| view.dwell)),
-                Arc::new(whole(|view| i64::try_from(view.events).unwrap_or(i64::MAX))),
-                Arc::new(times(|figures| figures.first_us)),
-                Arc::new(times(|figures| figures.last_us)),
-            ],
-        )
-        .expect("each column has one value a person")
-    }
-
-    /// For a checkpoint.
-    ///
-    /// # Errors
-    /// When a value can't be written.
-    pub fn to_bytes(&self) -> Result<Vec<u8>, postcard::Error> {
-        postcard::to_stdvec(&Kept {
-            people: self
-                .people
-                .iter()
-                .map(|(person, figures)| (Arc::clone(person), *figures))
-                .collect(),
-            opted_out: self.opted_out.iter().map(Arc::clone).collect(),
-        })
-    }
-
-    /// Takes back what [`People::to_bytes`] gave.
-    ///
-    /// # Errors
-    /// When the bytes are of another version.
-    pub fn restore(&mut self, bytes: &[u8]) -> Result<(), postcard::Error> {
-        let kept: Kept = postcard::from_bytes(bytes)?;
-        self.people = kept.people.into_iter().collect();
-        self.opted_out = kept.opted_out.into_iter().collect();
-        Ok(())
-    }
-}
-
-/// The columns of the table `people`.
-pub fn people_schema() -> SchemaRef {
-    let field = |name: &str, data_type: DataType| Field::new(name, data_type, false);
-    Arc::new(Schema::new(vec![
-        field("person", DataType::Utf8),
-        field("tier", DataType::Utf8),
-        field("life_cycle", DataType::Utf8),
-        field("score", DataType::Float64),
-        field("recency", DataType::Int64),
-        field("frequency", DataType::Int64),
-        field("depth", DataType::Float64),
-        field("breadth", DataType::Int64),
-        field("dwell", DataType::Int64),
-        field("events", DataType::Int64),
-        field("first_seen", time_type()),
-        field("last_seen", time_type()),
-    ]))
-}
-
-impl Figures {
-    fn first(at_us: i64) -> Self {
-        Self {
-            first_us: at_us,
-            last_us: at_us,
-            last_day: i32::MIN,
-            days: 0,
-            events: 0,
-            channels: [0; 3],
-            dwell_us: 0,
-            last_sighting_us: i64::MIN,
-            score: 0.0,
-            score_us: at_us,
-            gap_days: 0,
+        let mut held: FxHashMap<&str, Vec<(&HeldKey, &Act)>> = FxHashMap::default();
+        for (key, act) in &self.held {
+            held.entry(self.aliases.resolve(&act.person))
+                .or_default()
+                .push((key, act));
         }
-    }
-
-    fn take(&mut self, event: &Event, half_life_us: f64) {
-        let at = event.time_us;
-        self.events += 1;
-        self.first_us = self.first_us.min(at);
-        self.last_us = self.last_us.max(at);
-        let day = i32::try_from(at.div_euclid(DAY_US)).unwrap_or(i32::MAX);
-        if day > self.last_day {
-            if self.days > 0 {
-                self.gap_days = day.saturating_sub(self.last_day);
+        let mut all = Vec::with_capacity(self.len());
+        let mut add = |person: &str, figures: Option<&Figures>, held: Vec<(&HeldKey, &Act)>| {
+            if let Some(figures) = self.seen(figures, held, clock_us) {
+                let view = PersonView::of(person, &figures, clock_us, &self.rules);
+                all.push((view, figures.first_us, figures.last_us));
             }
-            self.days += 1;
-            self.last_day = day;
-        }
-        let channel = match event.source.kind {
-            Kind::Click => 1,
-            Kind::Reply => 2,
-            _ => 0,
         };
-        self.channels[channel] = self.channels[channel].saturating_add(1);
-        if event.source.kind == Kind::Rfid {
-            let gap = at.saturating_sub(self.last_sighting_us);
-            if self.last_sighting_us != i64::MIN && (0..=STAY_GAP_US).contains(&gap) {
-                self.dwell_us += gap;
-            }
-            self.last_sighting_us = self.last_sighting_us.max(at);
+        for person in self.people.iter() {
+            let held = held.remove(person.name.as_ref()).unwrap_or_default();
+            add(&person.name, Some(&person.figures), held);
         }
-        let weight = weight(&event.reading);
-        // An event that comes late counts as much as if it had come in time.
-        if at >= self.score_us {
-            self.score = self.score_at(at, half_life_us) + weight;
-            self.score_us = at;
-        } else {
-            self.score += weight * decay(self.score_us - at, half_life_us);
+        // Those of whom nothing has been taken yet.
+        for (person, held) in held {
+            add(person, None, held);
         }
-    }
-
-    fn score_at(&self, clock_us: i64, half_life_us: f64) -> f64 {
-        self.score * decay(clock_us - self.score_us, half_life_us)
-    }
-
-    fn life_cycle(&self, clock_us: i64) -> &'static str {
-        let unseen_days = (clock_us - self.last_us) / DAY_US;
-        let known_days = (clock_us - self.first_us) / DAY_US;
-        if unseen_days >= LAPSED_DAYS {
-            "lapsed"
-        } else if unseen_days >= AT_RISK_DAYS {
-            "at_risk"
-        } else if i64::from(self.gap_days) >= AT_RISK_DAYS {
-            "returned"
-        } else if known_days < NEW_DAYS {
-            "new"
-        } else {
-            "active"
-        }
+        all.sort_by(|(a, ..), (b, ..)| a.person.cmp(&b.person));
+        view::table(&all)
     }
 }
 
-fn decay(age_us: i64, half_life_us: f64) -> f64 {
-    (-(age_us as f64) / half_life_us).exp2()
-}
-
-/// What an act weighs: to borrow or to answer is more than to be seen by an antenna.
-fn weight(reading: &Reading) -> f64 {
-    match reading {
-        Reading::Rfid { action, .. } => match action {
-            RfidAction::Checkout => 1.0,
-            RfidAction::Checkin => 0.5,
-            RfidAction::Read => 0.1,
-        },
-        Reading::Click { action, count, .. } => {
-            let one = match action.as_ref() {
-                "request" | "reserve" => 1.0,
-                "search" | "help" => 0.3,
-                _ => 0.1,
+/// Those of `opted_out`, and those who do not want to be known after these events, which are in the order of the log.
+pub fn opted_out_by(mut opted_out: FxHashSet<Arc<str>>, events: &[Event]) -> FxHashSet<Arc<str>> {
+    let mut last: FxHashMap<&Arc<str>, bool> = FxHashMap::default();
+    for event in events {
+        if let Reading::Reply { response, .. } = &event.reading
+            && let Some(person) = pseudonym(&event.reading)
+        {
+            match response {
+                Response::OptedOut => last.insert(person, true),
+                Response::OptedIn => last.insert(person, false),
+                _ => None,
             };
-            one * f64::from(*count)
         }
-        Reading::Reply { response, .. } => match response {
-            Response::Accepted => 1.0,
-            Response::Opened => 0.3,
-            _ => 0.1,
-        },
-        Reading::Gate(_) | Reading::Seat { .. } => 0.0,
     }
+    let out = last.into_iter().filter(|(_, is_out)| *is_out);
+    opted_out.extend(out.map(|(person, _)| Arc::clone(person)));
+    opted_out
+}
+
+fn note(taking: &mut Option<Taking>, person: &mut Person, place: u32) {
+    if let Some(taking) = taking
+        && !std::mem::replace(&mut person.is_noted, true)
+    {
+        taking.noted.push(place);
+    }
+}
+
+fn tell(said: &mut Vec<Said>, person: &Arc<str>, happenings: &mut Vec<Happening>) {
+    said.extend(happenings.drain(..).map(|happening| Said {
+        person: Arc::clone(person),
+        happening,
+    }));
 }

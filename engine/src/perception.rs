@@ -3,28 +3,54 @@
 //! Events go in, steps of alerts come out, and beside them stand the zones, seats, devices and people as they are now.
 //! It reads no clock and knows no broker; [`crate::pipeline`] hands it both.
 
+mod at_hand;
+mod erasing;
+mod identifying;
+mod kept;
+mod past;
+mod showing;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
+use std::cell::OnceCell;
 use std::sync::Arc;
+use std::time::Duration;
 
-use bytes::Bytes;
+use rustc_hash::FxHashMap;
+use usher_queries::budget::Budget;
 use usher_queries::query::Output;
-use usher_queries::query_set::{QuerySet, Restored};
-use usher_queries::snapshot::QuerySnapshot;
+use usher_queries::query_set::QuerySet;
+use usher_queries::row::{Row, Rows};
+use usher_queries::streams::{MESSAGE, stream_schema};
 use usher_queries::watermark::{WatermarkOptions, Watermarks};
 
-use crate::alert::Trace;
-use crate::alerts::{Action, Alerts, Moment, Step};
-use crate::columns::{Observed, rows_of};
+use self::at_hand::AtHand;
+pub(crate) use self::identifying::all_resolved;
+pub use self::past::PastReader;
+use crate::alert::{Alert, Trace};
+use crate::alerts::{Action, Alerts, EventAt, Moment, Said, Step};
+use crate::balances::Balances;
+use crate::columns::{Observed, person, rows_of};
 use crate::devices::Devices;
-use crate::event::{Clock, Event, Gate, Kind, Reading};
+use crate::erasure::Erasures;
+use crate::event::{Clock, Event, Gate, Kind, Reading, Response, dedup_key};
 use crate::gate_totals::GateTotals;
+use crate::identity::Identity;
+use crate::lookups::Lookups;
+use crate::measures::{MEASURES, Measures};
+use crate::messages::{MessageStep, Messages};
 use crate::people::People;
-use crate::seats::{SEAT_STATE, Seats};
+use crate::points::{self, CHALLENGES, GRANTS, Ledger, PointsDeed};
+use crate::public::{Public, PublicOptions};
+use crate::record::Record;
+use crate::seats::Seats;
 use crate::settings::Settings;
+use crate::shed::ShedReason;
 use crate::site::Places;
-use crate::zones::{OCCUPANCY, Zones};
+use crate::zones::Zones;
+
+/// Rows of people that are told at once; some megabytes.
+const SAID_MAX: usize = 8_192;
 
 /// What is kept, and how.
 #[derive(Debug, Clone)]
@@ -35,12 +61,16 @@ pub struct PerceptionOptions {
     pub keep_cleared: usize,
     /// How engagement is scored.
     pub engagement: crate::settings::EngagementSettings,
+    /// How people are written to.
+    pub messages: crate::settings::MessageSettings,
+    /// What anybody may see.
+    pub public: PublicOptions,
 }
 
 impl PerceptionOptions {
     /// As the settings say.
     pub fn of(settings: &Settings) -> Self {
-        let micros = |duration: std::time::Duration| i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
+        let micros = |duration: Duration| i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
         Self {
             watermark: WatermarkOptions {
                 delay_us: micros(settings.time.delay),
@@ -48,27 +78,24 @@ impl PerceptionOptions {
             },
             keep_cleared: settings.keep_cleared_alerts,
             engagement: settings.engagement.clone(),
+            messages: settings.messages.clone(),
+            public: PublicOptions {
+                k: settings.privacy_k,
+                step_us: micros(settings.public.step),
+                measures: settings.public.measures.clone(),
+            },
         }
     }
 }
 
-/// Why a checkpoint's part can't be used.
-#[derive(Debug, thiserror::Error)]
-#[error("the checkpoint's part '{part}' can't be read: {cause}")]
-pub struct RestoreError {
-    /// The part.
-    pub part: String,
-    /// What is wrong with it.
-    pub cause: String,
-}
-
-/// What the queries have to be told of an event beside what it says: the watermark it met, and the differences of
-/// totals.
+/// What the queries have to be told of an event beside what it says: the watermark it met, the differences of totals, and
+/// who was inside before.
 #[derive(Debug)]
 pub struct Observing {
     options: WatermarkOptions,
     watermarks: Watermarks,
     totals: GateTotals,
+    balances: Balances,
     newest_us: Option<i64>,
 }
 
@@ -79,6 +106,7 @@ impl Observing {
             options,
             watermarks: Watermarks::new(options),
             totals: GateTotals::default(),
+            balances: Balances::default(),
             newest_us: None,
         }
     }
@@ -91,6 +119,8 @@ impl Observing {
     /// Observes an event of the device with that number.
     pub fn observe<'e>(&mut self, device: u64, event: &'e Event) -> Observed<'e> {
         let watermark = match event.clock {
+            // When names were said to be one person's says nothing about how far readers are.
+            _ if matches!(event.reading, Reading::Identify { .. }) => self.watermarks.tick(event.received_us),
             Clock::Device | Clock::Missing => {
                 self.newest_us = self.newest_us.max(Some(event.time_us));
                 self.watermarks.observe(device, event.time_us, event.received_us)
@@ -109,22 +139,31 @@ impl Observing {
             }
             _ => (0, 0),
         };
+        let inside = match &event.reading {
+            Reading::Gate(_) => self.balances.pass(&event.source, passed),
+            _ => 0,
+        };
         Observed {
             event,
             watermark,
             passed,
+            inside,
         }
     }
 }
 
 /// Observes events whose devices nobody has numbered: a trial.
 pub fn observe_all<'e>(observing: &mut Observing, events: &'e [Event]) -> Vec<Observed<'e>> {
-    use std::hash::{BuildHasher, BuildHasherDefault};
-    let hasher = BuildHasherDefault::<rustc_hash::FxHasher>::default();
     events
         .iter()
-        .map(|event| observing.observe(hasher.hash_one(&event.source), event))
+        .map(|event| observing.observe(number_of(event), event))
         .collect()
+}
+
+/// A number for the device of an event, where nobody has given it one.
+fn number_of(event: &Event) -> u64 {
+    use std::hash::{BuildHasher, BuildHasherDefault};
+    BuildHasherDefault::<rustc_hash::FxHasher>::default().hash_one(&event.source)
 }
 
 /// All that is known.
@@ -139,26 +178,62 @@ pub struct Perception {
     pub zones: Zones,
     /// The states of seats.
     pub seats: Seats,
+    /// Which names are one person's.
+    pub identity: Identity,
     /// Engagement.
     pub people: People,
+    /// What queries measured last.
+    pub measures: Measures,
+    /// What people were given for helpful acts.
+    pub points: Ledger,
+    /// What people were told, and what they answered.
+    pub messages: Messages,
     /// Alerts and their lives.
     pub alerts: Alerts,
+    /// What anybody may see.
+    pub public: Public,
+    /// Who looked people up.
+    pub lookups: Lookups,
+    /// Who was erased, by hashes, and what that came to.
+    pub erasures: Erasures,
+    /// Events of which rows wait in queries.
+    at_hand: AtHand,
     now_us: i64,
+    /// Steps that came of restoring, to be told when all is restored.
+    unsaid: Vec<Step>,
+    options: PerceptionOptions,
+    /// What became of messages, where somebody wants to have it.
+    message_rows: Option<Vec<Row>>,
+    /// How long queries may move time on while events wait; `None` for as long as it takes.
+    turn: Option<Duration>,
 }
 
 impl Perception {
     /// Knows nothing yet but the place and the queries.
-    pub fn new(options: PerceptionOptions, places: Arc<Places>, queries: QuerySet) -> Self {
+    pub fn new(options: PerceptionOptions, places: Arc<Places>, mut queries: QuerySet) -> Self {
+        queries.hold_followers();
         let mut perception = Self {
             observing: Observing::new(options.watermark),
             devices: Devices::new(),
             zones: Zones::new(),
             seats: Seats::new(),
-            people: People::new(options.engagement),
+            identity: Identity::new(),
+            people: People::new(options.engagement.clone()),
+            measures: Measures::new(),
+            points: Ledger::new(),
+            messages: Messages::new(&options.messages, options.watermark.delay_us),
             alerts: Alerts::new(options.keep_cleared),
+            public: Public::new(options.public.clone()),
+            lookups: Lookups::new(),
+            erasures: Erasures::new(),
             places,
             queries,
+            at_hand: AtHand::default(),
             now_us: 0,
+            unsaid: Vec::new(),
+            options,
+            message_rows: None,
+            turn: None,
         };
         perception.learn_rules();
         perception
@@ -181,6 +256,11 @@ impl Perception {
         self.observing.watermark()
     }
 
+    /// What is kept, and how.
+    pub fn options(&self) -> &PerceptionOptions {
+        &self.options
+    }
+
     /// How the watermark follows the devices.
     pub fn watermark_options(&self) -> WatermarkOptions {
         self.observing.options
@@ -191,8 +271,169 @@ impl Perception {
         self.observing.watermarks.holder()
     }
 
+    /// From now on events wait so long at most while queries move time on, and [`Perception::work`] does the rest.
+    pub fn take_turns_of(&mut self, turn: Duration) {
+        self.turn = Some(turn);
+    }
+
+    /// Whether time has not been moved on all the way yet, or rows of alerts still wait for their turn.
+    pub fn has_work(&self) -> bool {
+        self.queries.has_work() || self.alerts.has_waiting()
+    }
+
+    /// Goes on with moving time on, for a turn.
+    pub fn work(&mut self) -> Vec<Step> {
+        let mut outputs = Vec::new();
+        self.queries.work(self.budget(), &mut outputs);
+        self.judge_later(outputs, self.budget())
+    }
+
+    fn budget(&self) -> Budget {
+        self.turn.map_or_else(Budget::unlimited, Budget::lasting)
+    }
+
+    /// Judges what was said when no event has just come; rows of earlier ones that waited may be among it.
+    fn judge_later(&mut self, outputs: Vec<Output>, budget: Budget) -> Vec<Step> {
+        let (places, at_hand) = (Arc::clone(&self.places), std::mem::take(&mut self.at_hand));
+        let now_us = self.now_us;
+        let moment = Moment {
+            now_us,
+            places: &places,
+            event_of: &|id| at_hand.event(id),
+            trace_of: &|id| at_hand.trace(id, now_us).unwrap_or_default(),
+        };
+        let steps = self.judge(outputs, budget, &moment);
+        self.at_hand = at_hand;
+        if !self.queries.holds_rows() {
+            self.at_hand.forget();
+        }
+        steps
+    }
+
+    /// Hands what queries said to those who keep it, and to the alerts; these ring by what all queries have reached.
+    fn judge(&mut self, mut outputs: Vec<Output>, mut budget: Budget, moment: &Moment<'_>) -> Vec<Step> {
+        let is_full = self.alerts.has_no_room();
+        if is_full {
+            budget = Budget::unlimited();
+        }
+        if is_full || self.messages.waits_for_all() {
+            self.queries.work(Budget::unlimited(), &mut outputs);
+        }
+        let said = Said {
+            reached_us: self.queries.reached().unwrap_or(i64::MIN),
+            is_all: !self.queries.has_work(),
+        };
+        self.messages.step(&outputs, said.reached_us, moment);
+        self.tell_of_messages(said.reached_us, &mut outputs);
+        self.keep(&outputs);
+        self.give_points(&outputs);
+        for output in outputs.iter().filter(|output| output.query.starts_with(MEASURES)) {
+            self.measures.take(&output.query, &output.rows);
+            self.public.note(&output.query, &output.rows, &self.queries);
+        }
+        self.put_all_up();
+        let mut steps = Vec::new();
+        self.alerts.take(&outputs, said, budget, moment, &mut steps);
+        for person in self.messages.take_sent() {
+            self.people.note_message(&person);
+        }
+        for grant in self.messages.take_grants() {
+            if !self.people.has_opted_out(&grant.person) {
+                self.points.grant(&grant, grant.at_us);
+            }
+        }
+        steps
+    }
+
+    /// Tells those that read the stream `message` what became of messages by the watermark that all others have reached, and
+    /// moves them on to it.
+    fn tell_of_messages(&mut self, reached_us: i64, outputs: &mut Vec<Output>) {
+        let is_wanted = self.queries.reads(MESSAGE) || self.message_rows.is_some();
+        let rows = self.messages.take_rows(is_wanted);
+        if let Some(all) = &mut self.message_rows {
+            all.extend_from_slice(&rows);
+        }
+        let schema = stream_schema(MESSAGE).expect("the stream is built in");
+        let rows = (!rows.is_empty()).then(|| Rows::of(&schema, rows).expect("a row has the columns of its stream"));
+        self.queries.follow(rows.as_ref(), reached_us, outputs);
+    }
+
+    /// Keeps from now on what becomes of messages, for [`Perception::message_rows`].
+    pub(crate) fn keep_message_rows(&mut self) {
+        self.message_rows = Some(Vec::new());
+    }
+
+    /// What became of messages since [`Perception::keep_message_rows`], as rows of the stream `message`.
+    pub(crate) fn message_rows(&mut self) -> Vec<Row> {
+        self.message_rows.take().unwrap_or_default()
+    }
+
+    /// Moves time on to a watermark without an event, as if the clock had.
+    pub(crate) fn move_to(&mut self, watermark: i64) -> Vec<Step> {
+        let mut outputs = Vec::new();
+        self.move_on(watermark, Budget::unlimited(), &mut outputs);
+        self.judge_later(outputs, Budget::unlimited())
+    }
+
+    /// What is to be told of messages since the last call.
+    pub fn take_messages(&mut self) -> Vec<MessageStep> {
+        self.messages.drain()
+    }
+
+    /// Moves people on to a watermark, and then the queries, which are told first what became of people by then.
+    fn move_on(&mut self, watermark: i64, budget: Budget, outputs: &mut Vec<Output>) {
+        self.move_people(watermark, outputs);
+        self.tell_of_people(outputs);
+        self.queries.advance_within(watermark, budget, outputs);
+    }
+
+    /// Moves people on to a watermark. Where time goes on by weeks at once, what becomes of all of them is told in parts.
+    fn move_people(&mut self, watermark: i64, outputs: &mut Vec<Output>) {
+        while !self.people.advance_within(watermark, SAID_MAX) {
+            self.tell_of_people(outputs);
+        }
+    }
+
+    fn tell_of_people(&mut self, outputs: &mut Vec<Output>) {
+        for (stream, rows) in self.people.drain() {
+            if self.queries.reads(stream) {
+                self.queries.push(stream, &rows, outputs);
+            }
+        }
+    }
+
     /// Takes events in the order of the log. `trace_of` tells how long the stages took for the event at an index.
     pub fn take(&mut self, events: &[Event], trace_of: &dyn Fn(usize) -> Trace) -> Vec<Step> {
+        let ends = self.turning_points(events);
+        if ends.is_empty() {
+            return self.take_some(events, None, trace_of);
+        }
+        // Who opts out is forgotten when all is said that comes of what was before, and before anything else is; and so names
+        // become others'.
+        let (mut steps, mut from) = (Vec::new(), 0);
+        for end in ends {
+            let some = &events[from..end];
+            steps.extend(self.take_some(some, some.last(), &|index| trace_of(from + index)));
+            from = end;
+        }
+        if from < events.len() {
+            steps.extend(self.take_some(&events[from..], None, &|index| trace_of(from + index)));
+        }
+        steps
+    }
+
+    /// Takes events of which none but the last one may be a turning point; `turning` is that one.
+    fn take_some(&mut self, said: &[Event], turning: Option<&Event>, trace_of: &dyn Fn(usize) -> Trace) -> Vec<Step> {
+        let resolved = identifying::resolved(said, self.identity.aliases());
+        let events: &[Event] = &resolved;
+        let leaver = events.last().filter(|event| is_opt_out(event));
+        let leaver = leaver.and_then(|event| person(&event.reading));
+        let mut before = Vec::new();
+        if self.at_hand.is_full() {
+            let mut outputs = Vec::new();
+            self.queries.work(Budget::unlimited(), &mut outputs);
+            before = self.judge_later(outputs, Budget::unlimited());
+        }
         let mut observed = Vec::with_capacity(events.len());
         for event in events {
             self.now_us = self.now_us.max(event.received_us);
@@ -207,22 +448,94 @@ impl Perception {
                 self.queries.push(kind.as_str(), &rows, &mut outputs);
             }
         }
-        self.queries.advance(self.observing.watermark(), &mut outputs);
-        for event in events {
-            self.people.take(event);
+        let first = self.at_hand.next(events.len());
+        for (index, ((event, as_said), observed)) in (first..).zip(events.iter().zip(said).zip(&observed)) {
+            self.move_people(observed.watermark, &mut outputs);
+            self.people.take(as_said, observed.watermark, &self.places);
+            self.people.let_go_of_noted(|| dedup_key(event));
+            self.messages.hear(event, observed.watermark, index);
         }
-        let index_of = |id: &str| events.iter().position(|event| event.id.as_ref() == id);
-        let moment = Moment {
-            now_us: self.now_us,
-            places: &self.places,
-            time_of: &|id| index_of(id).map(|index| events[index].time_us),
-            trace_of: &|id| index_of(id).map(trace_of).unwrap_or_default(),
+        if let Some(person) = leaver {
+            self.points.forget(person);
+            for name in self.identity.names_of(person) {
+                self.lookups.forget(&name);
+            }
+        }
+        // Not in turns before somebody is forgotten: alerts must be what they will be in a replay, which knows none.
+        let budget = turning.map_or_else(|| self.budget(), |_| Budget::unlimited());
+        self.move_on(self.observing.watermark(), budget, &mut outputs);
+        // Made when the first alert asks: in most batches none does.
+        let indices: OnceCell<FxHashMap<&str, usize>> = OnceCell::new();
+        let index_of = |id: &str| {
+            // Of two with the same id the first one counts: it comes last here.
+            let ids = || {
+                events
+                    .iter()
+                    .enumerate()
+                    .rev()
+                    .map(|(index, event)| (event.id.as_ref(), index))
+            };
+            indices.get_or_init(|| ids().collect()).get(id).copied()
         };
-        keep(&outputs, &mut self.zones, &mut self.seats, &self.places);
-        let mut steps = Vec::new();
-        self.alerts.take(&outputs, &moment, &mut steps);
-        self.alerts.ring(self.observing.watermark(), &moment, &mut steps);
-        steps
+        let (places, mut at_hand) = (Arc::clone(&self.places), std::mem::take(&mut self.at_hand));
+        let event_at = |index: usize| EventAt {
+            index: first + index,
+            time_us: events[index].time_us,
+            met_us: observed[index].watermark,
+        };
+        let now_us = self.now_us;
+        let moment = Moment {
+            now_us,
+            places: &places,
+            event_of: &|id| at_hand.event(id).or_else(|| index_of(id).map(event_at)),
+            trace_of: &|id| {
+                let before = at_hand.trace(id, now_us);
+                before.unwrap_or_else(|| index_of(id).map(trace_of).unwrap_or_default())
+            },
+        };
+        let mut steps = self.judge(outputs, budget, &moment);
+        if let Some(person) = leaver {
+            let reached = self.queries.reached().unwrap_or(i64::MIN);
+            let names = self.identity.aliases().names_of(person);
+            for name in names.iter().map(AsRef::as_ref).chain([person]) {
+                self.alerts.forget_person(name, reached, &moment, &mut steps);
+            }
+        }
+        if self.queries.holds_rows() {
+            at_hand.keep(first, &observed, trace_of, now_us);
+        } else {
+            at_hand.forget();
+        }
+        self.at_hand = at_hand;
+        before.extend(steps);
+        if let Some(event) = turning {
+            before.extend(self.identify(event));
+        }
+        before
+    }
+
+    /// Takes a record of the log as it was taken when it was written; gives the steps.
+    pub fn apply(&mut self, record: &Record) -> Vec<Step> {
+        match record {
+            Record::Event(event) => return self.take(std::slice::from_ref(event), &|_| Trace::default()),
+            Record::Acted(action) | Record::ActedOnPerson { action, .. } => return self.act(action).0,
+            Record::Erased(erasure) => return self.erase(erasure, &erasure.who()),
+            Record::ErasureDone(done) => self.erasures.complete(done),
+            Record::Points(deed) => return self.act_on_points(deed).0,
+            Record::Ticked { at_us } => return self.tick(*at_us),
+            Record::Identities { at_us, change } => return self.identify_by_table(*at_us, change),
+            Record::Repaired { at_us, pasts } => return self.repair(*at_us, pasts),
+            Record::Shed {
+                at_us,
+                reason,
+                messages,
+            } => return self.shed(*at_us, *reason, *messages),
+            Record::Started { at_us } => return self.begin_listening(*at_us),
+            Record::QueryRestarted { query } => self.start_again(query),
+            Record::Looked(look) => self.lookups.take(look.clone()),
+            Record::Refused(_) | Record::Removed => {}
+        }
+        Vec::new()
     }
 
     /// Time goes on without an event; `now_us` is our clock.
@@ -230,31 +543,93 @@ impl Perception {
         self.now_us = self.now_us.max(now_us);
         let watermark = self.observing.watermarks.tick(self.now_us);
         let mut outputs = Vec::new();
-        self.queries.advance(watermark, &mut outputs);
-        let moment = no_events(self.now_us, &self.places);
-        keep(&outputs, &mut self.zones, &mut self.seats, &self.places);
-        let mut steps = Vec::new();
-        self.alerts.take(&outputs, &moment, &mut steps);
-        self.alerts.ring(watermark, &moment, &mut steps);
-        self.alerts.wake(&moment, &mut steps);
-        steps
+        let budget = self.budget();
+        self.move_on(watermark, budget, &mut outputs);
+        self.judge_later(outputs, budget)
     }
 
-    /// We begin to listen at `now_us`, after a pause in which nothing could be heard.
-    pub fn begin_listening(&mut self, now_us: i64) {
+    /// Our clock as it was last looked at, microseconds since 1970.
+    pub fn now_us(&self) -> i64 {
+        self.now_us
+    }
+
+    /// We begin to listen at `now_us`, after a pause in which nothing could be heard; gives the steps of what was due before.
+    pub fn begin_listening(&mut self, now_us: i64) -> Vec<Step> {
+        // A silence that was due is found, also where time is still being moved on: a replay, which knows no turns, has found it.
+        let mut outputs = Vec::new();
+        self.queries.work(Budget::unlimited(), &mut outputs);
+        let steps = self.judge_later(outputs, Budget::unlimited());
         if let Some(event_time) = self.observing.watermarks.clock_at(now_us) {
             self.alerts.listen_from(event_time);
         }
+        steps
     }
 
-    /// Does what staff did; gives the steps, the alert's own among them, or `None` when there is no such alert.
-    pub fn act(&mut self, action: &Action) -> Option<Vec<Step>> {
-        self.now_us = self.now_us.max(action.at_us);
-        let moment = no_events(self.now_us, &self.places);
-        let mut steps = Vec::new();
-        self.alerts
-            .act(action, self.observing.watermark(), &moment, &mut steps)?;
-        Some(steps)
+    /// Does what staff did, when all is said that is due by then; gives the steps, and the alert as it is then: `None` when
+    /// no pending or standing alert has that id.
+    pub fn act(&mut self, action: &Action) -> (Vec<Step>, Option<Arc<Alert>>) {
+        let (mut steps, reached) = self.catch_up(action.at_us);
+        let places = Arc::clone(&self.places);
+        let moment = no_events(self.now_us, &places);
+        let alert = self.alerts.act(action, reached, &moment, &mut steps);
+        (steps, alert)
+    }
+
+    /// So many messages were shed by then, microseconds since 1970.
+    pub fn shed(&mut self, at_us: i64, reason: ShedReason, messages: u64) -> Vec<Step> {
+        let (mut steps, reached) = self.catch_up(at_us);
+        let places = Arc::clone(&self.places);
+        let moment = no_events(self.now_us, &places);
+        self.alerts.shed(reason, messages, reached, &moment, &mut steps);
+        steps
+    }
+
+    /// Does something to a person's points when all is said that is due by then, so that a replay finds the same points
+    /// there; gives the steps of alerts, and the entry or why there is none.
+    pub fn act_on_points(&mut self, deed: &PointsDeed) -> (Vec<Step>, Result<points::Entry, points::Refused>) {
+        let (steps, _) = self.catch_up(deed.at_us);
+        if self.people.has_opted_out(&deed.person) {
+            return (steps, Err(points::Refused::OptedOut));
+        }
+        let now_us = self.clock_us().unwrap_or(deed.at_us);
+        (steps, self.points.act(deed, now_us))
+    }
+
+    /// Gives the points that queries found people to have earned, and takes away those whose time is over.
+    fn give_points(&mut self, outputs: &[Output]) {
+        // Not by the newest event: how many come at once must not matter.
+        self.points.advance(self.observing.watermark());
+        for output in outputs {
+            let grants = match output.query.as_ref() {
+                name if name.starts_with(GRANTS) => points::grants_of(&output.rows),
+                name if name.starts_with(CHALLENGES) => points::challenges_of(&output.rows),
+                _ => continue,
+            };
+            for grant in grants.iter().filter(|grant| !self.people.has_opted_out(&grant.person)) {
+                self.points.grant(grant, grant.at_us);
+            }
+        }
+    }
+
+    /// Says all that is due by our clock; gives the event time that was reached.
+    fn catch_up(&mut self, at_us: i64) -> (Vec<Step>, i64) {
+        self.now_us = self.now_us.max(at_us);
+        let watermark = self.observing.watermarks.tick(self.now_us);
+        let mut outputs = Vec::new();
+        // Not in turns: an alert must be what it will be in a replay, which knows none.
+        self.move_on(watermark, Budget::unlimited(), &mut outputs);
+        let steps = self.judge_later(outputs, Budget::unlimited());
+        (steps, self.queries.reached().unwrap_or(i64::MIN))
+    }
+
+    /// Begins a query anew where it has stopped; one that has not, since it was mended meanwhile, goes on.
+    pub(crate) fn start_again(&mut self, query: &str) {
+        let Some(statement) = self.queries.get(query).map(|query| query.statement().clone()) else {
+            return;
+        };
+        if let Err(error) = self.queries.put(statement) {
+            tracing::error!(query, %error, "can't be planned again");
+        }
     }
 
     /// To be called when queries came or went; tells of alerts that went with them.
@@ -262,112 +637,30 @@ impl Perception {
         let mut steps = Vec::new();
         let moment = no_events(self.now_us, &self.places);
         self.alerts.set_rules(self.queries.queries(), &moment, &mut steps);
+        self.alerts.set_mixed(self.queries.mixed());
+        self.measures.keep_those_of(self.queries.queries());
+        self.public.learn_queries();
+        self.messages.set_rules(self.queries.queries());
         steps
     }
+}
 
-    /// Everything that has to be remembered over a restart, by name.
-    ///
-    /// # Errors
-    /// In words, when a part can't be written.
-    pub fn snapshot(&mut self) -> Result<Vec<(String, Bytes)>, String> {
-        let words = |part: &str, cause: &dyn std::fmt::Display| format!("the part '{part}' can't be saved: {cause}");
-        let queries = self.queries.snapshot().map_err(|error| words("queries", &error))?;
-        let queries: Vec<Vec<u8>> = queries
-            .iter()
-            .map(QuerySnapshot::to_bytes)
-            .collect::<Result<_, _>>()
-            .map_err(|error| words("queries", &error))?;
-        let clock = (
-            &self.observing.watermarks,
-            self.queries.watermark(),
-            self.observing.newest_us,
-            self.now_us,
-        );
-        let postcard = |part: &str, bytes: Result<Vec<u8>, postcard::Error>| match bytes {
-            Ok(bytes) => Ok((part.to_owned(), Bytes::from(bytes))),
-            Err(error) => Err(words(part, &error)),
-        };
-        Ok(vec![
-            postcard("clock", postcard::to_stdvec(&clock))?,
-            postcard("queries", postcard::to_stdvec(&queries))?,
-            postcard("totals", postcard::to_stdvec(&self.observing.totals))?,
-            postcard("devices", self.devices.to_bytes())?,
-            postcard("zones", self.zones.to_bytes())?,
-            postcard("seats", self.seats.to_bytes())?,
-            postcard("people", self.people.to_bytes())?,
-            (
-                "alerts".to_owned(),
-                Bytes::from(self.alerts.to_bytes().map_err(|error| words("alerts", &error))?),
-            ),
-        ])
-    }
-
-    /// Takes back what [`Perception::snapshot`] gave; says of each query that could not go on why.
-    ///
-    /// # Errors
-    /// [`RestoreError`]; then nothing of this perception should be used.
-    pub fn restore(&mut self, parts: &[(String, Bytes)]) -> Result<Vec<(String, Restored)>, RestoreError> {
-        let mut outcomes = Vec::new();
-        let mut query_parts: Vec<Vec<u8>> = Vec::new();
-        let mut query_watermark = None;
-        for (part, bytes) in parts {
-            let failed = |cause: String| RestoreError {
-                part: part.clone(),
-                cause,
-            };
-            let postcard = |result: Result<(), postcard::Error>| result.map_err(|error| failed(error.to_string()));
-            match part.as_str() {
-                "clock" => {
-                    let clock: (Watermarks, Option<i64>, Option<i64>, i64) =
-                        postcard::from_bytes(bytes).map_err(|error| failed(error.to_string()))?;
-                    (
-                        self.observing.watermarks,
-                        query_watermark,
-                        self.observing.newest_us,
-                        self.now_us,
-                    ) = clock;
-                }
-                "queries" => query_parts = postcard::from_bytes(bytes).map_err(|error| failed(error.to_string()))?,
-                "totals" => {
-                    self.observing.totals = postcard::from_bytes(bytes).map_err(|error| failed(error.to_string()))?
-                }
-                "devices" => postcard(self.devices.restore(bytes))?,
-                "zones" => postcard(self.zones.restore(bytes, &self.places))?,
-                "seats" => postcard(self.seats.restore(bytes, &self.places))?,
-                "people" => postcard(self.people.restore(bytes))?,
-                "alerts" => self.alerts.restore(bytes).map_err(|error| failed(error.to_string()))?,
-                _ => {}
-            }
+/// Whether somebody does not want to be known any more.
+fn is_opt_out(event: &Event) -> bool {
+    matches!(
+        &event.reading,
+        Reading::Reply {
+            response: Response::OptedOut,
+            ..
         }
-        let mut snapshots = Vec::new();
-        for bytes in &query_parts {
-            match QuerySnapshot::from_bytes(bytes) {
-                Ok(snapshot) => snapshots.push(snapshot),
-                Err(error) => outcomes.push(("?".to_owned(), Restored::Unreadable(error.strip_backtrace()))),
-            }
-        }
-        outcomes.extend(self.queries.restore(query_watermark, &snapshots));
-        self.learn_rules();
-        Ok(outcomes)
-    }
+    )
 }
 
 fn no_events(now_us: i64, places: &Places) -> Moment<'_> {
     Moment {
         now_us,
         places,
-        time_of: &|_| None,
+        event_of: &|_| None,
         trace_of: &|_| Trace::default(),
-    }
-}
-
-/// What the queries said of zones and seats goes to those who keep it.
-fn keep(outputs: &[Output], zones: &mut Zones, seats: &mut Seats, places: &Places) {
-    for output in outputs {
-        match output.query.as_ref() {
-            OCCUPANCY => zones.take(&output.rows, places),
-            SEAT_STATE => seats.take(&output.rows, places),
-            _ => {}
-        }
     }
 }

@@ -3,30 +3,53 @@
 //! One task runs it, so that everything happens in the order of the log. It waits for nothing but messages: the disk
 //! is waited for by the settler, the broker by the outbox, pages by the bus.
 
+mod counts;
+mod erasing;
+mod listening;
+mod read_ahead;
+mod recovering;
+mod repairing;
+mod saving;
+#[cfg(test)]
+mod simulation;
+mod stopped_queries;
+mod telling;
+
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use rustc_hash::FxHashSet;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
-use usher_connectors::checkpoint::Checkpoint;
+use usher_connectors::crash_point::CrashPoint;
 use usher_connectors::delivery::{Ack, Delivery};
-use usher_connectors::log::{Append, Log, LogError, Offset};
+use usher_connectors::log::{Append, Log, LogError};
 
-use crate::alert::{Alert, Trace};
-use crate::alerts::{Action, Step};
+pub use self::counts::Counts;
+pub use self::erasing::Alone;
+use self::listening::Listening;
+use self::repairing::Repairing;
+use self::saving::Saving;
+use self::telling::{Durable, Untold};
+use crate::alert::Trace;
 use crate::bus::Bus;
+use crate::clock::{Clock, SystemClock};
 use crate::decode::{DecodeOptions, Decoder};
 use crate::event::{Event, dedup_key};
 use crate::latency::Latencies;
 use crate::outbox::Outbox;
 use crate::perception::Perception;
+use crate::public::Board;
 use crate::recent_ids::RecentIds;
 use crate::record::Record;
+use crate::recovery::Recovery;
 use crate::refused::RefusedList;
 use crate::settler::{Settlement, Settler};
+use crate::shed::ShedReason;
+use crate::supervisor::words_of;
+use crate::workers::Assignment;
 
 /// How often time moves on without events.
 const TICK: Duration = Duration::from_millis(50);
@@ -37,34 +60,17 @@ const ASKS_MAX: usize = 64;
 /// Up to so many events, people who wait for an alert come before publishers who wait for the disk: waking the log's
 /// thread costs more than evaluating a few events. Beyond it the disk works while the rest is evaluated.
 const ALERTS_FIRST_MAX: usize = 16;
-/// Records taken from the log at once while going through it again.
-const REPLAY_RECORDS: usize = 4_096;
-/// Bytes taken at once.
-const REPLAY_BYTES: usize = 8 << 20;
-/// What the parts of a checkpoint mean; another number is not read.
-const CHECKPOINT_FORMAT: u32 = 1;
+/// Records handed to the log in one go, bytes; a batch of large payloads is handed over in several.
+const APPEND_BYTES: usize = 1 << 20;
+/// How long something that needs much room waits before it is tried again.
+const LARGER_ROOM: Duration = Duration::from_millis(5);
+/// How long windows may be said while events wait.
+const TURN: Duration = Duration::from_micros(300);
 /// Unreadable payloads kept for people to look at.
 const REFUSED_MAX: usize = 1_000;
 
 /// A question or an order to the pipeline, run between two batches.
 type Ask = Box<dyn FnOnce(&mut Pipeline) + Send>;
-
-/// What the pipeline has counted since the process started.
-#[derive(Debug, Clone, Copy, Default, serde::Serialize, utoipa::ToSchema)]
-pub struct Counts {
-    /// Messages taken from sources.
-    pub messages: u64,
-    /// Events understood, repetitions not counted.
-    pub events: u64,
-    /// Events that had come before.
-    pub duplicates: u64,
-    /// Payloads, or elements of one, that could not be read.
-    pub refused: u64,
-    /// Steps of alerts told.
-    pub alert_steps: u64,
-    /// Events whose device has a wrong clock.
-    pub wrong_clocks: u64,
-}
 
 /// The walk, with all that stands beside it.
 pub struct Pipeline {
@@ -75,20 +81,31 @@ pub struct Pipeline {
     /// What was counted.
     pub counts: Counts,
     decoder: Decoder,
+    assignment: Assignment,
     ids: RecentIds,
-    /// Processed, but not on disk because the disk failed; to be logged, and not processed again, when they come again.
-    unlogged: FxHashSet<u128>,
+    /// What the log's queue had no room for; no more messages are taken until it has.
+    held: VecDeque<Held>,
+    /// Steps that wait to be told.
+    untold: Untold,
+    listening: Listening,
     log: Arc<dyn Log>,
     settler: Settler,
     outbox: Arc<Outbox>,
     bus: Arc<Bus>,
+    board: Arc<Board>,
     latencies: Arc<Latencies>,
+    clock: Arc<dyn Clock>,
     batch: usize,
-    checkpoint_every: Duration,
-    checkpointed: Instant,
-    checkpointed_at: Offset,
+    saving: Saving,
+    repairing: Repairing,
+    /// How the state came to be at the start.
+    pub recovery: Recovery,
     counts_told: Instant,
     now_us: i64,
+    /// Whether a look at the clock has moved time on and the log does not know it.
+    is_ahead: bool,
+    /// When it was noted last that messages were shed, by our clock, microseconds, by reason.
+    shed_us: [i64; ShedReason::ALL.len()],
 }
 
 /// What a pipeline is made of.
@@ -97,6 +114,8 @@ pub struct Parts {
     pub perception: Perception,
     /// How payloads are read.
     pub decode: DecodeOptions,
+    /// Whose sites these are.
+    pub assignment: Assignment,
     /// Event ids remembered.
     pub recent_ids: usize,
     /// Messages taken at once.
@@ -111,8 +130,12 @@ pub struct Parts {
     pub outbox: Arc<Outbox>,
     /// Who tells pages.
     pub bus: Arc<Bus>,
+    /// Where public answers are put up.
+    pub board: Arc<Board>,
     /// Where stages are measured.
     pub latencies: Arc<Latencies>,
+    /// What time it is.
+    pub clock: Arc<dyn Clock>,
 }
 
 /// Asks the pipeline from elsewhere.
@@ -134,7 +157,7 @@ impl Asker {
         T: Send + 'static,
         F: FnOnce(&mut Pipeline) -> T + Send + 'static,
     {
-        let (sender, receiver) = tokio::sync::oneshot::channel();
+        let (sender, receiver) = oneshot::channel();
         let ask: Ask = Box::new(move |pipeline| {
             // Whoever asked may have gone; that is theirs to decide.
             let _ = sender.send(question(pipeline));
@@ -164,9 +187,17 @@ struct Understood {
     /// When the message of each event came in.
     received: Vec<Instant>,
     records: Vec<Bytes>,
-    keys: Vec<u128>,
     acks: Vec<Ack>,
     first_received: Option<Instant>,
+}
+
+/// Records on their way to the log, and the publishers that wait for them.
+#[derive(Default)]
+struct Held {
+    records: Vec<Bytes>,
+    bytes: usize,
+    acks: Vec<Ack>,
+    received: Option<Instant>,
 }
 
 impl Pipeline {
@@ -174,71 +205,134 @@ impl Pipeline {
     pub fn new(parts: Parts) -> Self {
         Self {
             decoder: Decoder::new(parts.decode),
+            assignment: parts.assignment,
             ids: RecentIds::with_capacity(parts.recent_ids),
             refused: RefusedList::with_capacity(REFUSED_MAX),
             counts: Counts::default(),
-            unlogged: FxHashSet::default(),
+            held: VecDeque::new(),
+            untold: Untold::default(),
+            listening: Listening::default(),
             perception: parts.perception,
             log: parts.log,
             settler: parts.settler,
             outbox: parts.outbox,
             bus: parts.bus,
+            board: parts.board,
             latencies: parts.latencies,
             batch: parts.batch.max(1),
-            checkpoint_every: parts.checkpoint_every,
-            checkpointed: Instant::now(),
-            checkpointed_at: Offset(0),
-            counts_told: Instant::now(),
+            saving: Saving::every(parts.checkpoint_every, parts.clock.now()),
+            repairing: Repairing::default(),
+            recovery: Recovery::default(),
+            counts_told: parts.clock.now(),
+            clock: parts.clock,
             now_us: 0,
+            is_ahead: false,
+            shed_us: [i64::MIN; ShedReason::ALL.len()],
         }
     }
 
     /// The whole walk of the messages that are there.
     async fn walk(&mut self, deliveries: &mut Vec<Delivery>) -> Result<(), LogError> {
+        self.log_deafness();
         // bytes → events: what can't be read and what had come before is counted and goes no further.
+        self.note_time(deliveries);
         let mut understood = self.understand(deliveries);
-        let decoded_at = Instant::now();
+        self.is_ahead &= understood.events.is_empty();
+        CrashPoint::Decoded.pass();
+        let decoded_at = self.clock.now();
         if let Some(first) = understood.first_received {
-            self.latencies.decoded.record(decoded_at - first);
+            self.latencies
+                .decoded
+                .record(decoded_at.saturating_duration_since(first));
         }
+        let (ack, durable) = Ack::pair();
+        understood.acks.push(ack);
         if understood.events.len() > ALERTS_FIRST_MAX {
             self.log(&mut understood).await?;
-            self.perceive(&understood, decoded_at);
+            self.perceive(&understood, decoded_at, durable);
             return Ok(());
         }
         // Either way an alert may go out before its event is on disk. After a crash in between, the publisher, who was
         // not acknowledged, sends it again; with an id or a time of its own it is the same event and the same alert.
-        if self.perceive(&understood, decoded_at) {
+        if self.perceive(&understood, decoded_at, durable) {
             // What was told goes out first.
             tokio::task::yield_now().await;
         }
         self.log(&mut understood).await
     }
 
+    /// Logs that time has moved on where these messages came in before that, having waited, or the clock having gone back:
+    /// they meet a watermark that a replay would not know of. Later ones bring their time themselves, where an event is
+    /// among them that is not known yet.
+    fn note_time(&mut self, deliveries: &[Delivery]) {
+        let at_us = self.perception.now_us();
+        if self.is_ahead && deliveries.iter().any(|delivery| delivery.message.received_us < at_us) {
+            // It has moved on by then but where an engine has just gone on from a checkpoint.
+            let steps = self.perception.tick(at_us);
+            self.log_time(steps);
+        }
+    }
+
     /// events → log: the publisher is acknowledged once they are durable, which nobody here waits for.
     async fn log(&mut self, understood: &mut Understood) -> Result<(), LogError> {
-        let append = self.append(std::mem::take(&mut understood.records)).await?;
-        let settlement = Settlement::Batch {
-            append,
-            acks: std::mem::take(&mut understood.acks),
-            keys: std::mem::take(&mut understood.keys),
-            received: understood.first_received,
-        };
-        self.settler.send(settlement).await;
+        let mut last = Held::default();
+        for record in understood.records.drain(..) {
+            if last.bytes + record.len() > APPEND_BYTES && !last.records.is_empty() {
+                self.held.push_back(std::mem::take(&mut last));
+            }
+            last.bytes += record.len();
+            last.records.push(record);
+        }
+        // The publishers wait for the last of it, and so for all.
+        last.acks = std::mem::take(&mut understood.acks);
+        last.received = understood.first_received;
+        self.held.push_back(last);
+        self.hand_over().await
+    }
+
+    /// Hands to the log what is held for it. Without room there it stays held: then no more messages are taken, so that
+    /// their publishers wait, while questions are answered and time goes on.
+    async fn hand_over(&mut self) -> Result<(), LogError> {
+        while self.settler.has_room()
+            && let Some(held) = self.held.pop_front()
+        {
+            let append = match self.append(&held.records) {
+                Err(LogError::Busy) => {
+                    self.held.push_front(held);
+                    break;
+                }
+                appended => appended?,
+            };
+            CrashPoint::Appended.pass();
+            let settlement = Settlement::Batch {
+                append,
+                acks: held.acks,
+                received: held.received,
+            };
+            self.settler.send(settlement).await;
+        }
         Ok(())
     }
 
-    /// events → queries → engagement → alerts → outbox, page. True when there was something to tell of alerts.
-    fn perceive(&mut self, understood: &Understood, decoded_at: Instant) -> bool {
+    /// events → queries → engagement → alerts → outbox, page; `durable` is when the events are. True when there was
+    /// something to tell of alerts.
+    fn perceive(&mut self, understood: &Understood, decoded_at: Instant, durable: Durable) -> bool {
         let received = &understood.received;
         let trace_of = |index: usize| stages(received[index], decoded_at);
         let steps = self.perception.take(&understood.events, &trace_of);
+        CrashPoint::Evaluated.pass();
         if let Some(first) = understood.first_received {
             self.latencies.evaluated.record(first.elapsed());
         }
-        self.tell(&steps, understood.first_received);
+        let is_something = !steps.is_empty();
+        if understood.events.is_empty() {
+            // A look at the clock had brought it about, which nothing here says.
+            self.tell_in_time(steps);
+        } else {
+            self.tell(steps, understood.first_received, Some(durable));
+        }
         self.tell_counts();
-        !steps.is_empty()
+        is_something
     }
 
     fn understand(&mut self, deliveries: &mut Vec<Delivery>) -> Understood {
@@ -246,26 +340,26 @@ impl Pipeline {
             events: Vec::with_capacity(deliveries.len()),
             received: Vec::with_capacity(deliveries.len()),
             records: Vec::with_capacity(deliveries.len()),
-            keys: Vec::with_capacity(deliveries.len()),
             acks: Vec::with_capacity(deliveries.len()),
             first_received: deliveries.first().map(|delivery| delivery.message.received),
         };
         self.counts.messages += deliveries.len() as u64;
         for Delivery { message, ack } in deliveries.drain(..) {
             understood.acks.push(ack);
+            if !self.assignment.takes(&message.topic) {
+                // The broker has given it to its own worker as well, which is the one to keep it.
+                self.counts.elsewhere += 1;
+                continue;
+            }
             // Retained messages of a broker are its memory and not something that happens now; only its newest is
             // known, so that they could not make up for what was missed either. Ids make them harmless.
             let decoded = self
                 .decoder
-                .decode(&message.topic, &message.payload, message.received_us);
+                .decode_or_refuse(&message.topic, &message.payload, message.received_us);
             for event in decoded.events {
                 let key = dedup_key(&event);
                 if !self.ids.insert(key) {
                     self.counts.duplicates += 1;
-                    if self.unlogged.remove(&key) {
-                        understood.keys.push(key);
-                        understood.records.push(Record::Event(event).to_bytes().into());
-                    }
                     continue;
                 }
                 self.counts.events += 1;
@@ -273,7 +367,6 @@ impl Pipeline {
                     self.counts.wrong_clocks += 1;
                 }
                 let record = Record::Event(event);
-                understood.keys.push(key);
                 understood.records.push(record.to_bytes().into());
                 if let Record::Event(event) = record {
                     understood.events.push(event);
@@ -294,48 +387,20 @@ impl Pipeline {
         understood
     }
 
-    /// Hands records to the log, waiting while its queue is full.
-    async fn append(&mut self, records: Vec<Bytes>) -> Result<Option<Append>, LogError> {
+    /// The same once there was room. What is larger than the room there was waits a little for more.
+    async fn hand_over_again(&mut self) -> Result<(), LogError> {
+        self.hand_over().await?;
+        if !self.held.is_empty() {
+            tokio::time::sleep(LARGER_ROOM).await;
+        }
+        Ok(())
+    }
+
+    fn append(&self, records: &[Bytes]) -> Result<Option<Append>, LogError> {
         if records.is_empty() {
             return Ok(None);
         }
-        loop {
-            match self.log.append(records.clone()) {
-                Ok(append) => return Ok(Some(append)),
-                Err(LogError::Busy) => self.log.room().await,
-                Err(error) => return Err(error),
-            }
-        }
-    }
-
-    /// Tells the world of steps in alerts' lives.
-    fn tell(&mut self, steps: &[Step], received: Option<Instant>) {
-        for step in steps {
-            if step.is_turn {
-                self.counts.alert_steps += 1;
-                metrics::counter!(
-                    "usher_alerts_total", "rule" => step.alert.rule.to_string(), "state" => step.alert.state.as_str()
-                )
-                .increment(1);
-                self.outbox.tell_alert(&step.alert, received);
-            } else {
-                self.outbox.show_alert(&step.alert, None);
-            }
-            self.bus.tell("alert", json(&step.alert));
-        }
-    }
-
-    fn tell_counts(&mut self) {
-        if self.counts_told.elapsed() < TELL_COUNTS {
-            return;
-        }
-        self.counts_told = Instant::now();
-        let places = Arc::clone(self.perception.places());
-        let clock = self.perception.clock_us();
-        for zone in self.perception.zones.drain_changed(clock, &places) {
-            self.outbox.show_zone(&zone);
-            self.bus.tell("occupancy", json(&zone));
-        }
+        self.log.append(records.to_vec()).map(Some)
     }
 
     /// Runs until `stop`, then takes what is still in the channel, saves and ends. `now_us` is our clock.
@@ -351,9 +416,11 @@ impl Pipeline {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         let mut batch = Vec::with_capacity(self.batch);
+        let (log, settler, outbox) = (Arc::clone(&self.log), self.settler.clone(), Arc::clone(&self.outbox));
+        self.perception.take_turns_of(TURN);
         loop {
             tokio::select! {
-                taken = deliveries.recv_many(&mut batch, self.batch) => {
+                taken = deliveries.recv_many(&mut batch, self.saving.messages_max(self.batch)), if self.held.is_empty() && outbox.has_room() => {
                     if taken == 0 {
                         break;
                     }
@@ -361,251 +428,115 @@ impl Pipeline {
                     // A flood leaves no pause in which others on this thread would have their turn.
                     tokio::task::yield_now().await;
                 }
-                Some(ask) = asks.recv() => ask(self),
-                _ = tick.tick() => self.tick().await,
+                () = room(log.as_ref(), &settler), if !self.held.is_empty() => self.hand_over_again().await?,
+                // Until then no more messages are taken.
+                () = outbox.room(), if !outbox.has_room() => {}
+                Some(ask) = asks.recv() => self.answer(ask),
+                durable = self.untold.next(), if !self.untold.is_empty() => self.tell_all(durable),
+                _ = tick.tick() => self.tick(),
+                // While something is held back from the log, the state would have in it what the log has not.
+                () = std::future::ready(()), if self.saving.is_gathering() && self.held.is_empty() && settler.has_room() => {
+                    self.gather().await;
+                    tokio::task::yield_now().await;
+                }
+                found = self.repairing.found(), if self.repairing.is_walking() => self.take_found(found),
+                () = std::future::ready(()), if self.perception.has_work() => {
+                    self.work();
+                    tokio::task::yield_now().await;
+                }
                 () = stop.cancelled() => break,
             }
         }
+        self.repairing.stop().await;
         // Sources have stopped; what they handed over before is still to be acknowledged.
-        while deliveries.recv_many(&mut batch, self.batch).await > 0 {
+        loop {
+            while !self.held.is_empty() {
+                room(log.as_ref(), &settler).await;
+                self.hand_over_again().await?;
+            }
+            if deliveries.recv_many(&mut batch, self.batch).await == 0 {
+                break;
+            }
             self.walk(&mut batch).await?;
+        }
+        while self.perception.has_work() {
+            self.work();
+        }
+        // Among them may be that a checkpoint came to nothing, which the last one has to know.
+        while let Ok(ask) = asks.try_recv() {
+            self.answer(ask);
+        }
+        while !self.held.is_empty() {
+            room(log.as_ref(), &settler).await;
+            self.hand_over_again().await?;
+        }
+        while !self.untold.is_empty() {
+            let durable = self.untold.next().await;
+            self.tell_all(durable);
         }
         self.counts_told -= TELL_COUNTS;
         self.tell_counts();
-        self.save().await;
+        self.save_last().await;
         Ok(())
     }
 
-    async fn tick(&mut self) {
-        self.now_us = wall_clock_us();
+    /// Answers a question; a fault in it is the asker's and nobody else's.
+    fn answer(&mut self, ask: Ask) {
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| ask(self))) {
+            tracing::error!(
+                words = words_of(&*panic),
+                "a fault in the engine, while answering a question"
+            );
+        }
+    }
+
+    /// Goes on with moving time on.
+    fn work(&mut self) {
+        let steps = self.perception.work();
+        self.tell_in_time(steps);
+    }
+
+    fn tick(&mut self) {
+        self.now_us = self.clock.wall_us();
+        self.look_whether_deaf();
+        let stood = (self.perception.watermark(), self.perception.holder());
         let steps = self.perception.tick(self.now_us);
-        self.tell(&steps, None);
+        self.is_ahead |= stood != (self.perception.watermark(), self.perception.holder());
+        self.tell_in_time(steps);
         self.tell_counts();
-        let is_new = self.log.next() != self.checkpointed_at;
-        if is_new && self.checkpointed.elapsed() >= self.checkpoint_every {
-            self.save().await;
+        self.look_whether_to_repair();
+        if self.is_log_written() {
+            self.begin_saving();
         }
     }
 
-    /// Hands the state to the settler, which saves it once all of it is durable.
-    async fn save(&mut self) {
-        let started = Instant::now();
-        self.checkpointed = started;
-        self.checkpointed_at = self.log.next();
-        let parts = self.perception.snapshot().and_then(|mut parts| {
-            let outbox = self.outbox.to_bytes().map_err(|error| error.to_string())?;
-            parts.push(("outbox".to_owned(), outbox.into()));
-            Ok(parts)
-        });
-        match parts {
-            Ok(parts) => {
-                let checkpoint = Checkpoint {
-                    next_offset: self.checkpointed_at,
-                    format: CHECKPOINT_FORMAT,
-                    parts,
-                };
-                metrics::gauge!("usher_checkpoint_seconds").set(started.elapsed().as_secs_f64());
-                self.settler.send(Settlement::Checkpoint(checkpoint, self.now_us)).await;
-            }
-            Err(reason) => tracing::error!(reason, "the state can't be saved; the log has it all the same"),
-        }
-    }
-
-    /// Forgets that these events were logged: the disk failed. Their publishers were not acknowledged and send again.
-    pub(crate) fn not_logged(&mut self, keys: Vec<u128>) {
-        self.unlogged.extend(keys);
-    }
-
-    /// Does what staff did to an alert, and logs it. `None` when no alert that stands has that id.
-    pub fn act(&mut self, action: Action) -> Option<Arc<Alert>> {
-        let steps = self.perception.act(&action)?;
-        let alert = steps.iter().find(|step| step.alert.id == action.alert)?.alert.clone();
-        match self.log.append(vec![Record::Acted(action).to_bytes().into()]) {
-            // Durable with the next commit, like an event; a checkpoint waits for it.
-            Ok(append) => self.settler.try_send(append),
-            Err(error) => tracing::error!(%error, "what staff did could not be logged; it holds until a restart"),
-        }
-        self.tell(&steps, None);
-        Some(alert)
+    /// Whether the log is being written. While it isn't, states would only pile up behind what waits.
+    fn is_log_written(&self) -> bool {
+        let health = self.log.health();
+        self.held.is_empty() && health.trouble.is_none() && health.waiting_for < self.saving.every_so_long()
     }
 
     /// To be called when queries came or went: alerts of rules that are gone are cleared.
     pub fn learn_rules(&mut self) {
         let steps = self.perception.learn_rules();
-        self.tell(&steps, None);
-    }
-
-    /// Goes on where a process before this one ended: takes its checkpoint, goes through the rest of the log, and
-    /// shows what stands. Blocks on the disk.
-    ///
-    /// # Errors
-    /// When the log can't be read or written. What of a checkpoint can't be used is said, and the log gone through
-    /// from its beginning.
-    pub fn recover(&mut self, checkpoint: Option<Checkpoint>, fresh: impl Fn() -> Perception) -> Result<(), LogError> {
-        let mut from = self.log.oldest();
-        let mut is_continued = false;
-        if let Some(checkpoint) = checkpoint {
-            match self.restore(&checkpoint) {
-                Ok(()) => {
-                    from = checkpoint.next_offset.max(from);
-                    is_continued = true;
-                }
-                Err(reason) => {
-                    tracing::warn!(
-                        reason,
-                        "the checkpoint is not used; going through the whole log instead"
-                    );
-                    self.perception = fresh();
-                }
-            }
-        }
-        self.remember_ids(from)?;
-        self.replay(from, is_continued)?;
-        self.now_us = wall_clock_us();
-        self.perception.begin_listening(self.now_us);
-        let started = Record::Started { at_us: self.now_us }.to_bytes();
-        self.log.append(vec![started.into()])?.wait_durable()?;
-        let places = Arc::clone(self.perception.places());
-        self.perception.zones.touch_all(&places);
-        for alert in self.perception.alerts.open() {
-            if alert.state.is_standing() {
-                self.outbox.show_alert(&Arc::new(alert.clone()), None);
-            }
-        }
-        self.counts = Counts::default();
-        Ok(())
-    }
-
-    fn restore(&mut self, checkpoint: &Checkpoint) -> Result<(), String> {
-        if checkpoint.format != CHECKPOINT_FORMAT {
-            return Err(format!(
-                "it has form {}, and this Usher reads form {CHECKPOINT_FORMAT}",
-                checkpoint.format
-            ));
-        }
-        let outcomes = self
-            .perception
-            .restore(&checkpoint.parts)
-            .map_err(|error| error.to_string())?;
-        for (query, outcome) in outcomes {
-            use usher_queries::query_set::Restored;
-            match outcome {
-                Restored::Kept => {}
-                Restored::Changed => tracing::warn!(query, "changed since the last run; it begins anew"),
-                Restored::Gone => tracing::info!(query, "no longer there; its state is dropped"),
-                Restored::Unreadable(reason) => {
-                    tracing::error!(query, reason, "its state can't be read; it begins anew")
-                }
-            }
-        }
-        if let Some((_, bytes)) = checkpoint.parts.iter().find(|(part, _)| part == "outbox") {
-            self.outbox.restore(bytes).map_err(|error| error.to_string())?;
-        }
-        Ok(())
-    }
-
-    /// Learns the ids of the events before `from`, as many as are remembered.
-    fn remember_ids(&mut self, from: Offset) -> Result<(), LogError> {
-        let first = from
-            .0
-            .saturating_sub(self.ids.capacity() as u64)
-            .max(self.log.oldest().0);
-        let mut at = Offset(first);
-        while at < from {
-            let wanted = usize::try_from(from.0 - at.0).unwrap_or(usize::MAX).min(REPLAY_RECORDS);
-            let records = self.read(&mut at, wanted)?;
-            if records.is_empty() {
-                break;
-            }
-            for record in records {
-                match record {
-                    Record::Event(event) => {
-                        self.ids.insert(dedup_key(&event));
-                    }
-                    Record::Refused(refusal) => self.refused.push(refusal),
-                    Record::Acted(_) | Record::Started { .. } => {}
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Goes through the log from `from` on. Only a continued run tells of steps: others would tell old news.
-    fn replay(&mut self, from: Offset, is_continued: bool) -> Result<(), LogError> {
-        let (mut at, end) = (from, self.log.next());
-        let mut told = Instant::now();
-        let mut pending: Vec<Event> = Vec::new();
-        while at < end {
-            let records = self.read(&mut at, REPLAY_RECORDS)?;
-            if records.is_empty() {
-                break;
-            }
-            let mut steps = VecDeque::new();
-            for record in records {
-                if let Record::Event(event) = record {
-                    if self.ids.insert(dedup_key(&event)) {
-                        pending.push(event);
-                    }
-                    continue;
-                }
-                // What is not an event has its place between them.
-                steps.extend(self.perception.take(&pending, &|_| Trace::default()));
-                pending.clear();
-                match record {
-                    Record::Acted(action) => steps.extend(self.perception.act(&action).unwrap_or_default()),
-                    Record::Started { at_us } => self.perception.begin_listening(at_us),
-                    Record::Refused(refusal) => self.refused.push(refusal),
-                    Record::Event(_) => {}
-                }
-            }
-            steps.extend(self.perception.take(&pending, &|_| Trace::default()));
-            pending.clear();
-            if is_continued {
-                for step in steps.iter().filter(|step| step.is_turn) {
-                    self.outbox.tell_alert(&step.alert, None);
-                }
-            }
-            if told.elapsed() > Duration::from_secs(2) {
-                told = Instant::now();
-                tracing::info!("going through the log: {} of {} records", at.0 - from.0, end.0 - from.0);
-            }
-        }
-        if end > from {
-            tracing::info!("went through {} records of the log", end.0 - from.0);
-        }
-        Ok(())
-    }
-
-    /// Reads records from `at` on and moves it behind them. What is damaged is said and stepped over.
-    fn read(&self, at: &mut Offset, max_records: usize) -> Result<Vec<Record>, LogError> {
-        let rows = loop {
-            match self.log.read(*at, max_records, REPLAY_BYTES) {
-                Ok(rows) => break rows,
-                Err(LogError::Damaged { offset, resume, reason }) => {
-                    tracing::error!(%offset, %resume, reason, "the log is damaged; what lies there is lost");
-                    *at = resume;
-                }
-                Err(LogError::Expired(oldest)) => *at = oldest,
-                Err(error) => return Err(error),
-            }
-        };
-        if let Some((last, _)) = rows.last() {
-            *at = Offset(last.0 + 1);
-        }
-        let mut records = Vec::with_capacity(rows.len());
-        for (offset, bytes) in rows {
-            match Record::from_bytes(&bytes) {
-                Ok(record) => records.push(record),
-                Err(error) => tracing::error!(%offset, %error, "a record of the log is left out"),
-            }
-        }
-        Ok(records)
+        self.tell(steps, None, None);
     }
 
     /// Our clock as it was last looked at, microseconds since 1970.
     pub fn now_us(&self) -> i64 {
         self.now_us
     }
+
+    /// What our clock shows, microseconds since 1970.
+    pub(crate) fn wall_us(&self) -> i64 {
+        self.clock.wall_us()
+    }
+}
+
+/// Resolves when something can be handed to the log, and to whoever waits for the disk.
+async fn room(log: &dyn Log, settler: &Settler) {
+    log.room().await;
+    settler.room().await;
 }
 
 /// How long the stages took for a message that came in at `received`.
@@ -625,6 +556,5 @@ fn json(value: &impl serde::Serialize) -> String {
 
 /// Microseconds since 1970 by the wall clock. Only the runtime reads it.
 pub(crate) fn wall_clock_us() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
+    SystemClock.wall_us()
 }

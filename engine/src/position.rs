@@ -63,17 +63,32 @@ impl<'t> Mistakes<'t> {
         }
     }
 
+    /// The file that it stands in.
+    pub(crate) fn file(&self) -> &Path {
+        &self.file
+    }
+
     pub(crate) fn add(&mut self, span: Range<usize>, wrong: impl fmt::Display, right: impl fmt::Display) {
+        let place = self.place(span);
+        self.found.push(Mistake {
+            wrong: wrong.to_string(),
+            right: right.to_string(),
+            ..place
+        });
+    }
+
+    /// The place of a mistake that is not known yet, without words.
+    pub(crate) fn place(&self, span: Range<usize>) -> Mistake {
         let before = self.text.get(..span.start).unwrap_or(self.text);
         let line_start = before.rfind('\n').map_or(0, |at| at + 1);
         let column = before[line_start..].trim_start_matches('\u{feff}');
-        self.found.push(Mistake {
+        Mistake {
             file: self.file.clone(),
             line: before.matches('\n').count() + 1,
             column: column.chars().count() + 1,
-            wrong: wrong.to_string(),
-            right: right.to_string(),
-        });
+            wrong: String::new(),
+            right: String::new(),
+        }
     }
 
     /// Says that `name` is none of `known`, naming the nearest that is.

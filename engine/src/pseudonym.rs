@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::identity::Aliases;
+
 /// The file in the data folder.
 const FILE: &str = "secret";
 /// RFC 4648 in lower case: 26 characters carry 130 bits.
@@ -18,9 +20,31 @@ const LENGTH: usize = 26;
 pub struct Pseudonym(Arc<str>);
 
 impl Pseudonym {
+    /// One that is written as such; `None` for what is none.
+    pub(crate) fn read(text: &str) -> Option<Self> {
+        let letters = text.strip_prefix("p_").or_else(|| text.strip_prefix("s_"))?;
+        let is_pseudonym = letters.len() == LENGTH && letters.bytes().all(|letter| BASE32.contains(&letter));
+        is_pseudonym.then(|| Self(text.into()))
+    }
+
+    /// Of somebody who was erased, where a person has to be named.
+    pub(crate) fn nobody() -> Self {
+        Self("".into())
+    }
+
+    /// Whether there is somebody.
+    pub(crate) fn is_somebody(&self) -> bool {
+        !self.0.is_empty()
+    }
+
     /// As text.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// That of the person who has this one.
+    pub(crate) fn of_person(&self, aliases: &Aliases) -> Self {
+        Self(Arc::clone(aliases.person(&self.0)))
     }
 
     /// As text that is shared and not copied.
@@ -129,9 +153,15 @@ impl Secret {
         self.pseudonym("s_", raw)
     }
 
-    fn pseudonym(&self, prefix: &str, raw: &str) -> Pseudonym {
+    /// A hash that nobody can make without the secret; `purpose` keeps what is hashed for one thing from meaning another.
+    pub(crate) fn hasher(&self, purpose: &str) -> blake3::Hasher {
         let mut hasher = blake3::Hasher::new_keyed(&self.0);
-        hasher.update(prefix.as_bytes());
+        hasher.update(purpose.as_bytes());
+        hasher
+    }
+
+    fn pseudonym(&self, prefix: &str, raw: &str) -> Pseudonym {
+        let mut hasher = self.hasher(prefix);
         hasher.update(raw.trim().as_bytes());
         let hash = hasher.finalize();
         let mut text = String::with_capacity(prefix.len() + LENGTH);
@@ -159,7 +189,7 @@ fn from_hex(text: &str) -> Option<[u8; 32]> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Secret, SecretError};
+    use super::{Pseudonym, Secret, SecretError};
 
     #[test]
     fn a_person_keeps_the_pseudonym_and_others_have_others() {
@@ -169,6 +199,9 @@ mod tests {
         assert_ne!(one, secret.person("4712"));
         assert_ne!(one.as_str(), secret.session("4711").as_str());
         assert_ne!(one, Secret::from_bytes([8; 32]).person("4711"));
+        assert_eq!(Pseudonym::read(one.as_str()), Some(one.clone()));
+        assert_eq!(Pseudonym::read(&one.as_str()[..27]), None);
+        assert_eq!(Pseudonym::read("4711"), None);
         assert_eq!(one.as_str().len(), 28);
         assert!(!one.as_str().contains("4711"));
     }

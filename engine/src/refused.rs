@@ -11,8 +11,9 @@ const SAMPLE_MAX: usize = 512;
 /// Longest topic kept, bytes.
 const TOPIC_MAX: usize = 256;
 /// Members whose values could name a person; compared in lower case and without `_` and `-`.
-const PERSONAL: [&str; 18] = [
+const PERSONAL: [&str; 19] = [
     "person",
+    "also",
     "session",
     "card",
     "cardnumber",
@@ -51,6 +52,8 @@ pub enum ReasonClass {
     Value,
     /// The time can't be read.
     Time,
+    /// It brought the decoder down.
+    Fault,
 }
 
 impl ReasonClass {
@@ -65,6 +68,7 @@ impl ReasonClass {
             ReasonClass::Shape => "shape",
             ReasonClass::Value => "value",
             ReasonClass::Time => "time",
+            ReasonClass::Fault => "fault",
         }
     }
 }
@@ -173,6 +177,11 @@ impl RefusedList {
             self.newest.pop_back();
         }
         self.newest.push_front(refusal);
+    }
+
+    /// Lets those go that `is_gone` says.
+    pub fn forget(&mut self, is_gone: impl Fn(&Refusal) -> bool) {
+        self.newest.retain(|refusal| !is_gone(refusal));
     }
 
     /// What is kept, newest first.

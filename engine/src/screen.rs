@@ -1,6 +1,7 @@
 //! What people read on a terminal: the demo's welcome and alerts, and the answers of a running engine.
 
 use std::fmt::Write;
+use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use chrono::DateTime;
@@ -13,6 +14,7 @@ use usher_engine::answer::Rows;
 use usher_engine::bus::BusEvent;
 use usher_engine::demo::DemoOptions;
 use usher_engine::engine::Engine;
+use usher_engine::messages::{MessageState, MessageView};
 use usher_engine::replay::Speed;
 
 /// Says where to look, once the demo runs.
@@ -37,12 +39,21 @@ pub(crate) fn welcome(engine: &Engine, options: &DemoOptions) {
     eprintln!("  stop         Ctrl-C\n");
 }
 
-/// Prints each alert that is raised or over.
-pub(crate) async fn tell_alerts(mut events: broadcast::Receiver<BusEvent>, zone: Tz, stop: CancellationToken) {
+/// Prints each alert that is raised or over, and each message that goes out or is answered.
+pub(crate) async fn tell_alerts(
+    mut events: broadcast::Receiver<BusEvent>,
+    mut messages: broadcast::Receiver<Arc<MessageView>>,
+    zone: Tz,
+    stop: CancellationToken,
+) {
     let mut last = std::collections::HashMap::<String, String>::new();
     loop {
         let event = tokio::select! {
             event = events.recv() => event,
+            Ok(message) = messages.recv() => {
+                tell_message(&message, zone);
+                continue;
+            }
             () = stop.cancelled() => return,
         };
         let event = match event {
@@ -71,6 +82,22 @@ pub(crate) async fn tell_alerts(mut events: broadcast::Receiver<BusEvent>, zone:
             let sign = if state == "cleared" { "over " } else { "ALERT" };
             eprintln!("  {at}  {sign}  {}", text("text"));
         }
+    }
+}
+
+/// Prints a message that goes out to a reader, and what the reader says to it.
+fn tell_message(message: &MessageView, zone: Tz) {
+    let at = message.answered_at.as_ref().unwrap_or(&message.at);
+    let at = DateTime::parse_from_rfc3339(at).map_or_else(
+        |_| at.clone(),
+        |at| at.with_timezone(&zone).format("%a %H:%M").to_string(),
+    );
+    match message.state {
+        MessageState::Sent => eprintln!("  {at}  OFFER  {}", message.text.en),
+        MessageState::Accepted | MessageState::Declined => {
+            eprintln!("  {at}  REPLY  {} to {}", message.state.as_str(), message.kind);
+        }
+        MessageState::Opened | MessageState::Expired | MessageState::Withheld => {}
     }
 }
 
@@ -192,11 +219,12 @@ pub(crate) async fn status(http: &str) -> anyhow::Result<String> {
     for source in status["sources"].as_array().into_iter().flatten() {
         writeln!(
             out,
-            "source      {}: {}, {} messages, {} shed",
+            "source      {}: {}, {} messages, {} shed (intake full), {} shed (not receiving)",
             source["name"].as_str().unwrap_or(""),
             source["detail"].as_str().unwrap_or(""),
             source["received"],
-            source["shed"]
+            source["shed"],
+            source["shed_not_receiving"]
         )?;
     }
     writeln!(
@@ -204,16 +232,64 @@ pub(crate) async fn status(http: &str) -> anyhow::Result<String> {
         "\nso far      {} messages, {} events, {} repeated, {} unreadable, {} wrong clocks",
         counts["messages"], counts["events"], counts["duplicates"], counts["refused"], counts["wrong_clocks"]
     )?;
+    if counts["elsewhere"].as_u64().is_some_and(|elsewhere| elsewhere > 0) {
+        writeln!(
+            out,
+            "elsewhere   {} messages of other workers' sites",
+            counts["elsewhere"]
+        )?;
+    }
     writeln!(
         out,
         "log         {} to {}, {} not on disk yet",
         status["log_oldest"], status["log_next"], status["log_not_durable"]
     )?;
-    writeln!(out, "outbox      {} waiting", status["outbox"])?;
+    if let Some(trouble) = status["log_trouble"].as_str() {
+        writeln!(out, "  STOPPED   {trouble}")?;
+    }
+    if let Some(shedding) = status["shedding"].as_str() {
+        writeln!(out, "  SHEDDING  {shedding}")?;
+    }
+    for receiver in status["receivers"].as_array().into_iter().flatten() {
+        writeln!(
+            out,
+            "receiver    {}: {}, {} waiting, {} sent, {} failed, {} dead",
+            receiver["name"].as_str().unwrap_or(""),
+            receiver["words"].as_str().unwrap_or(""),
+            receiver["waiting"],
+            receiver["sent"],
+            receiver["failed"],
+            receiver["dead"]
+        )?;
+    }
+    let recovery = &status["recovery"];
+    writeln!(out, "state       {}", recovery["text"].as_str().unwrap_or(""))?;
+    for reason in recovery["unusable"].as_array().into_iter().flatten() {
+        writeln!(out, "  NOT USED  {}", reason.as_str().unwrap_or(""))?;
+    }
+    for query in recovery["queries"].as_array().into_iter().flatten() {
+        writeln!(
+            out,
+            "  {:<10}{}: {}",
+            query["decision"].as_str().unwrap_or("").to_uppercase(),
+            query["query"].as_str().unwrap_or(""),
+            query["reason"].as_str().unwrap_or("")
+        )?;
+    }
+    let pause = &status["checkpoint_pause"];
     writeln!(
         out,
-        "knows       {} devices ({} silent), {} people, {} alerts standing",
-        status["devices"], status["devices_silent"], status["people"], status["alerts_standing"]
+        "checkpoints {} so far, events waited {} µs at most in half of them, {} µs in 99 %",
+        pause["count"], pause["p50_us"], pause["p99_us"]
+    )?;
+    writeln!(
+        out,
+        "knows       {} devices ({} silent, {} new ones that site.toml does not name), {} people, {} alerts standing",
+        status["devices"],
+        status["devices_silent"],
+        status["devices_unknown"],
+        status["people"],
+        status["alerts_standing"]
     )?;
     writeln!(
         out,
@@ -240,6 +316,19 @@ pub(crate) async fn status(http: &str) -> anyhow::Result<String> {
             "  STOPPED   {}: {}",
             broken["query"].as_str().unwrap_or(""),
             broken["reason"].as_str().unwrap_or("")
+        )?;
+    }
+    let failed = |part: &&Value| part["failures"].as_u64().unwrap_or(0) > 0;
+    for part in status["parts"].as_array().into_iter().flatten().filter(failed) {
+        writeln!(
+            out,
+            "{:<12}{}, failed {} times, {} since {}: {}",
+            "part",
+            part["part"].as_str().unwrap_or(""),
+            part["failures"],
+            part["state"].as_str().unwrap_or(""),
+            part["since"].as_str().unwrap_or(""),
+            part["detail"].as_str().unwrap_or("")
         )?;
     }
     Ok(out)

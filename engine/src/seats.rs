@@ -6,6 +6,8 @@ use serde::{Deserialize, Serialize};
 use usher_queries::row::Rows;
 use usher_queries::rows::time_to_text;
 
+use crate::capture::{Entries, Since};
+use crate::changes::Changes;
 use crate::site::Places;
 
 /// The query that tells the state.
@@ -32,8 +34,9 @@ pub struct SeatView {
     pub known: bool,
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
-struct Told {
+/// What a seat last said.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Told {
     state: String,
     since_us: i64,
     as_of_us: i64,
@@ -44,6 +47,7 @@ struct Told {
 pub struct Seats {
     told: BTreeMap<(String, String, String), Told>,
     unknown: usize,
+    changes: Changes<(String, String, String), Told>,
 }
 
 impl Seats {
@@ -74,6 +78,7 @@ impl Seats {
             };
             let key = (site.to_owned(), zone.to_owned(), seat.to_owned());
             if let Some(told) = self.told.get_mut(&key) {
+                self.changes.note(&key);
                 if told.state != state {
                     state.clone_into(&mut told.state);
                     told.since_us = as_of_us;
@@ -92,6 +97,7 @@ impl Seats {
                 since_us: as_of_us,
                 as_of_us,
             };
+            self.changes.note(&key);
             self.told.insert(key, told);
         }
     }
@@ -120,25 +126,33 @@ impl Seats {
             .collect()
     }
 
-    /// For a checkpoint.
-    ///
-    /// # Errors
-    /// When a value can't be written.
-    pub fn to_bytes(&self) -> Result<Vec<u8>, postcard::Error> {
-        postcard::to_stdvec(&self.told)
+    /// Takes seats that said something since the last checkpoint, about `room` of them, ahead of the next one.
+    pub fn gather(&mut self, room: &mut usize) {
+        self.changes.gather(room, &self.told);
     }
 
-    /// Takes back what [`Seats::to_bytes`] gave.
-    ///
-    /// # Errors
-    /// When the bytes are of another version.
-    pub fn restore(&mut self, bytes: &[u8], places: &Places) -> Result<(), postcard::Error> {
-        self.told = postcard::from_bytes(bytes)?;
+    /// For a checkpoint: the seats that said something since the last one.
+    pub fn capture(&mut self) -> Since<(String, String, String), Told> {
+        self.changes.take(&self.told)
+    }
+
+    /// The next capture is to hold everything.
+    pub fn capture_anew(&mut self) {
+        self.changes.begin_anew();
+    }
+
+    /// Takes back what was captured.
+    pub fn restore(&mut self, rows: Entries<(String, String, String), Told>, places: &Places) {
+        for (seat, told) in rows {
+            match told {
+                Some(told) => self.told.insert(seat, told),
+                None => self.told.remove(&seat),
+            };
+        }
         self.unknown = self
             .told
             .keys()
             .filter(|(site, _, seat)| places.seat(site, seat).is_none())
             .count();
-        Ok(())
     }
 }

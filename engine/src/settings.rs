@@ -4,10 +4,15 @@
 //! said even where another layer hides it. The defaults are the commented `usher.toml` itself, which is also the list
 //! of names there are; so the two cannot drift.
 
+mod fluvio;
 mod layers;
+mod messages;
+mod parameters;
+mod public;
 #[cfg(test)]
 mod tests;
 mod values;
+mod webhooks;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -17,12 +22,21 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
+pub use self::fluvio::FluvioSettings;
 use self::layers::Layers;
+pub use self::messages::MessageSettings;
+pub use self::parameters::ParameterSettings;
+pub use self::public::PublicSettings;
+pub use self::webhooks::{WebhookSecret, WebhookSettings};
+use crate::identity::check_table;
 use crate::position::{Mistake, read_file};
 use crate::site::Places;
+use crate::workers::Assignment;
 
 /// The defaults, with a comment on each.
 pub const DEFAULTS: &str = include_str!("../../config/usher.toml");
+/// Those of Fluvio and of several workers, which have a file of their own.
+pub const FLUVIO_DEFAULTS: &str = include_str!("../../config/fluvio.toml");
 
 /// What flags said. `None` is a flag that was not given. Not printable, for a URL may hold a password.
 #[derive(Clone, Default)]
@@ -31,6 +45,8 @@ pub struct Flags {
     pub mqtt: Option<String>,
     /// `--http`
     pub http: Option<String>,
+    /// `--public`
+    pub public: Option<String>,
     /// `--data`
     pub data: Option<String>,
 }
@@ -64,8 +80,33 @@ pub struct Settings {
     pub keep_cleared_alerts: usize,
     /// What people make of the place.
     pub engagement: EngagementSettings,
+    /// How people are written to.
+    pub messages: MessageSettings,
+    /// Values of the parameters of statements.
+    pub parameters: ParameterSettings,
     /// A figure about people needs at least so many behind it.
     pub privacy_k: u32,
+    /// What anybody may see, and where.
+    pub public: PublicSettings,
+    /// How facts go out.
+    pub delivery: Delivery,
+    /// Who is told by HTTP.
+    pub webhooks: Vec<WebhookSettings>,
+    /// Where events are copied to, and alerts told.
+    pub fluvio: Option<FluvioSettings>,
+    /// Which sites are this worker's.
+    pub workers: Assignment,
+}
+
+/// How facts go out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Delivery {
+    /// 1 or 2.
+    pub mqtt_qos: u8,
+    /// Steps of alerts kept for receivers that are away.
+    pub keep_steps: u64,
+    /// Dead letters kept of a receiver.
+    pub dead_letters: usize,
 }
 
 /// Where devices publish.
@@ -142,13 +183,19 @@ pub struct Time {
     pub idle: Duration,
 }
 
-/// How long events are kept; the first limit reached counts.
+/// How long events are kept, the first limit reached counts; and how many may wait for the disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogLimits {
     /// The oldest event kept.
     pub retention_age: Duration,
     /// Disk taken.
     pub retention_bytes: u64,
+    /// Batches that may wait for the disk.
+    pub queue_appends: usize,
+    /// Bytes that may wait for the disk.
+    pub queue_bytes: usize,
+    /// A record that waits longer means that the disk is slow.
+    pub slow_after: Duration,
 }
 
 /// From decoded events to queries.
@@ -169,6 +216,14 @@ pub struct EngagementSettings {
     pub half_life: Duration,
     /// From the lowest; the first begins at 0.
     pub tiers: Vec<Tier>,
+    /// Somebody unseen for longer has left.
+    pub visit_gap: Duration,
+    /// The usual time away of somebody whose own is not known yet.
+    pub usual_gap_unknown: Duration,
+    /// Nobody's usual time away counts as shorter.
+    pub usual_gap_least: Duration,
+    /// Nor as longer.
+    pub usual_gap_most: Duration,
 }
 
 /// A group of people by how much they use the place.
@@ -178,19 +233,29 @@ pub struct Tier {
     pub name: String,
     /// The score from which a person is in it.
     pub from: f64,
+    /// The score below which a person leaves it; at most `from`.
+    pub until: f64,
 }
 
 impl EngagementSettings {
-    /// The tier of a score; a score below 0 or no number is in the lowest.
+    /// The tier that a score reaches; a score below 0 or no number is in the lowest.
     pub fn tier(&self, score: f64) -> &str {
         let reached = self.tiers.iter().rev().find(|tier| score >= tier.from);
         reached.or(self.tiers.first()).map_or("", |tier| tier.name.as_str())
     }
+
+    /// What holds where nobody chose anything.
+    pub fn built_in() -> Self {
+        let settings = Settings::load_with(None, [], &Flags::default());
+        settings
+            .expect("the built-in defaults are right, which a test reads")
+            .engagement
+    }
 }
 
 impl Settings {
-    /// Reads the defaults, `usher.toml` in `dir`, this process's environment and the flags. Without `dir` there is no
-    /// file; a folder without `usher.toml` is right too. Fails with all mistakes of all layers.
+    /// Reads the defaults, `usher.toml` and `fluvio.toml` in `dir`, this process's environment and the flags. Without `dir` there is no
+    /// file; a folder without them is right too. Fails with all mistakes of all layers.
     pub fn load(dir: Option<&Path>, flags: &Flags) -> Result<Self, Vec<Mistake>> {
         let text = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
         let environment = std::env::vars_os().map(|(name, value)| (text(name), text(value)));
@@ -206,12 +271,16 @@ impl Settings {
         let mut mistakes = Vec::new();
         let missing = dir.filter(|dir| !dir.is_dir());
         mistakes.extend(missing.map(no_folder));
-        let file = dir.filter(|_| missing.is_none()).map(|dir| dir.join("usher.toml"));
-        let text = file.as_deref().map_or(Ok(None), read_file);
-        let text = text.unwrap_or_else(|mistake| {
-            mistakes.push(mistake);
-            None
-        });
+        let mut files = Vec::new();
+        for name in ["usher.toml", "fluvio.toml"] {
+            let Some(file) = dir.filter(|_| missing.is_none()).map(|dir| dir.join(name)) else {
+                continue;
+            };
+            match read_file(&file) {
+                Ok(text) => files.extend(text.map(|text| (file, text))),
+                Err(mistake) => mistakes.push(mistake),
+            }
+        }
         let variables: BTreeMap<String, String> = environment
             .into_iter()
             // A variable that is empty is as good as none: that is how container tools pass one nobody set.
@@ -219,17 +288,23 @@ impl Settings {
             .collect();
 
         let mut layers = Layers::default();
-        layers.add_toml(Path::new("built-in usher.toml"), DEFAULTS);
-        if let (Some(file), Some(text)) = (&file, &text) {
+        layers.add_defaults(Path::new("built-in usher.toml"), DEFAULTS);
+        layers.add_defaults(Path::new("built-in fluvio.toml"), FLUVIO_DEFAULTS);
+        for (file, text) in &files {
             layers.add_toml(file, text);
         }
         for (name, value) in &variables {
             layers.add_variable(name, value);
         }
-        let said = [("mqtt", &flags.mqtt), ("http", &flags.http), ("data", &flags.data)];
-        for (key, value) in said {
+        let said = [
+            ("mqtt", "mqtt", &flags.mqtt),
+            ("http", "http", &flags.http),
+            ("public", "public_http", &flags.public),
+            ("data", "data", &flags.data),
+        ];
+        for (flag, key, value) in said {
             if let Some(value) = value {
-                layers.add_text(format!("--{key}"), key, value);
+                layers.add_text(format!("--{flag}"), key, value);
             }
         }
         let settings = layers.read();
@@ -255,6 +330,7 @@ pub fn check_dir(dir: &Path) -> Vec<Mistake> {
     if let Err(found) = Places::load(dir) {
         mistakes.extend(found);
     }
+    mistakes.extend(check_table(dir));
     mistakes
 }
 
@@ -264,7 +340,7 @@ fn no_folder(dir: &Path) -> Mistake {
         line: 1,
         column: 1,
         wrong: "there is no such folder".to_owned(),
-        right: "a folder with usher.toml, site.toml and queries/ would be right, each of which may be missing"
+        right: "a folder with usher.toml, site.toml, identities.csv and queries/ would be right, each of which may be missing"
             .to_owned(),
     }
 }

@@ -13,7 +13,7 @@ use crate::calendar::Calendar;
 use crate::position::{Mistake, Mistakes, read_file};
 
 /// The kinds of event a device can send, as in the topic `usher/in/{site}/{zone}/{kind}/{device}`.
-pub const DEVICE_KINDS: [&str; 5] = ["gate", "seat", "rfid", "click", "reply"];
+pub const DEVICE_KINDS: [&str; 6] = ["gate", "seat", "rfid", "click", "reply", "identify"];
 
 /// A name for people, in the languages of the staff page. A language nobody wrote takes the other's.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -143,6 +143,31 @@ impl Places {
         let places = written.mean(&mut mistakes);
         let mistakes = mistakes.into_sorted();
         if mistakes.is_empty() { Ok(places) } else { Err(mistakes) }
+    }
+
+    /// What of it lies in some of the sites.
+    pub fn only(self, is_wanted: impl Fn(&str) -> bool) -> Self {
+        let mut places = Self::default();
+        for site in self.sites.into_iter().filter(|site| is_wanted(&site.id)) {
+            places.site_at.insert(site.id.clone(), places.sites.len());
+            places.sites.push(site);
+        }
+        let put = |index: &mut InSite, site: &str, id: &str, at: usize| {
+            index.entry(site.to_owned()).or_default().insert(id.to_owned(), at);
+        };
+        for zone in self.zones.into_iter().filter(|zone| is_wanted(&zone.site)) {
+            put(&mut places.zone_at, &zone.site, &zone.id, places.zones.len());
+            places.zones.push(zone);
+        }
+        for seat in self.seats.into_iter().filter(|seat| is_wanted(&seat.site)) {
+            put(&mut places.seat_at, &seat.site, &seat.id, places.seats.len());
+            places.seats.push(seat);
+        }
+        for device in self.devices.into_iter().filter(|device| is_wanted(&device.site)) {
+            put(&mut places.device_at, &device.site, &device.id, places.devices.len());
+            places.devices.push(device);
+        }
+        places
     }
 
     /// The sites, in the order of the file.

@@ -3,17 +3,24 @@
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use rustc_hash::FxHashSet;
 use usher_connectors::log::{Log, LogError, Offset};
 use usher_queries::bounded::Recorded;
 use usher_queries::query_set::QuerySet;
-use usher_queries::streams::{EVENT_STREAMS, stream_schema};
+use usher_queries::row::{Row, Rows};
+use usher_queries::streams::{DERIVED_STREAMS, EVENT_STREAMS, MESSAGE, STREAMS, stream_schema};
+use usher_queries::value::Value;
 use usher_queries::watermark::WatermarkOptions;
 
+use crate::alert::Trace;
 use crate::columns::flow_of;
 use crate::event::{Event, Kind};
-use crate::people::people_schema;
+use crate::people::{People, opted_out_by, people_schema};
 use crate::perception::{Observing, Perception, observe_all};
 use crate::record::Record;
+use crate::settings::EngagementSettings;
+use crate::site::Places;
 
 /// Events of the log that a question reads at most, the newest.
 pub const RECENT_EVENTS: u64 = 200_000;
@@ -21,9 +28,18 @@ pub const RECENT_EVENTS: u64 = 200_000;
 const READ_RECORDS: usize = 4_096;
 /// Bytes read at once.
 const READ_BYTES: usize = 8 << 20;
+/// The column `person` of the stream `message`.
+const MESSAGE_PERSON: usize = 4;
 
-/// The events as the five streams, by name, each with its columns even where nothing came.
-pub fn streams_of(events: &[Event]) -> Recorded {
+/// The events as streams, by name, each with its columns even where nothing came. What is worked out from them is as if
+/// nobody had been known before, up to the end of the last visit; nothing of who is among `opted_out`, or is by these events.
+/// The stream `message` is empty: [`messages_of`] works it out where somebody asks for it.
+pub fn streams_of(
+    events: &[Event],
+    engagement: &EngagementSettings,
+    opted_out: FxHashSet<Arc<str>>,
+    places: &Places,
+) -> Recorded {
     // Bounded questions know no lateness; only the differences of totals are wanted here.
     let mut observing = Observing::new(WatermarkOptions {
         delay_us: 0,
@@ -39,7 +55,66 @@ pub fn streams_of(events: &[Event]) -> Recorded {
             .map_or_else(|| RecordBatch::new_empty(Arc::clone(&schema)), |flow| flow.batch);
         streams.insert(name.to_owned(), (schema, vec![batch]));
     }
+    let people = People::leaving_out(engagement.clone(), opted_out_by(opted_out, events));
+    streams.extend(derived_of(events, people, places));
     streams
+}
+
+/// The streams that are worked out from events.
+fn derived_of(events: &[Event], mut people: People, places: &Places) -> Recorded {
+    for event in events {
+        people.take(event, i64::MIN, places);
+    }
+    if let Some(newest_us) = events.iter().map(|event| event.time_us).max() {
+        let gap_us = i64::try_from(people.settings().visit_gap.as_micros()).unwrap_or(i64::MAX);
+        people.advance(newest_us.saturating_add(gap_us).saturating_add(1));
+    }
+    let said = people.drain();
+    let streams = DERIVED_STREAMS.into_iter().filter_map(|name| {
+        let schema = stream_schema(name)?;
+        let batches = said.iter().filter(|(stream, _)| *stream == name);
+        let batches = batches.map(|(_, rows)| rows.flow().batch.clone()).collect();
+        Some((name.to_owned(), (schema, batches)))
+    });
+    streams.collect()
+}
+
+/// What became of messages, as rows of the stream `message`: what the rules of `perception`, which knows nothing yet, find in
+/// these events, by the watermark `until_us`, or else when the last that was sent is over. Nothing of who is among `opted_out`.
+pub fn messages_of(
+    events: &[Event],
+    mut perception: Perception,
+    opted_out: &FxHashSet<Arc<str>>,
+    until_us: Option<i64>,
+) -> Vec<Row> {
+    perception.keep_message_rows();
+    for some in events.chunks(READ_RECORDS) {
+        perception.take(some, &|_| Trace::default());
+        perception.take_messages();
+    }
+    if let Some(newest_us) = events.iter().map(|event| event.time_us).max() {
+        let micros = |duration: std::time::Duration| i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
+        let decided_us = newest_us
+            .saturating_add(micros(perception.options().messages.moment))
+            .saturating_add(1);
+        perception.move_to(until_us.unwrap_or(decided_us));
+        if let Some(open_us) = perception.messages.open_until().filter(|_| until_us.is_none()) {
+            perception.move_to(open_us.saturating_add(1));
+        }
+    }
+    let mut rows = perception.message_rows();
+    rows.retain(|row| match &row.values[MESSAGE_PERSON] {
+        Value::Text(person) => !opted_out.contains(person),
+        _ => true,
+    });
+    rows
+}
+
+/// These rows as the stream `message` of a bounded question.
+pub fn message_stream(rows: Vec<Row>) -> (SchemaRef, Vec<RecordBatch>) {
+    let schema = stream_schema(MESSAGE).expect("the stream is built in");
+    let rows = Rows::of(&schema, rows).expect("a row has the columns of its stream");
+    (schema, vec![rows.flow().batch.clone()])
 }
 
 /// The newest events of the log, at most `count`, oldest first. Blocks on the disk.
@@ -116,5 +191,5 @@ pub fn references_of(queries: &QuerySet, tables: &mut Recorded) {
 
 /// The streams' names that `sql` mentions.
 pub fn mentions_streams(sql: &str) -> bool {
-    EVENT_STREAMS.iter().any(|name| mentions(sql, name))
+    STREAMS.iter().any(|name| mentions(sql, name))
 }

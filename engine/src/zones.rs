@@ -1,12 +1,16 @@
 //! Zones keep the live count of each zone as the query `occupancy` tells it, with a short history for the page.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 use usher_queries::row::Rows;
 use usher_queries::rows::time_to_text;
 
-use crate::site::{Places, humanised};
+use crate::capture::{Entries, Since};
+use crate::changes::Changes;
+use crate::mentions::{Mention, Mentions};
+use crate::site::{LocalName, Places, humanised};
 
 /// The query that tells the count.
 pub const OCCUPANCY: &str = "occupancy";
@@ -68,8 +72,34 @@ pub struct Name {
     pub zh: String,
 }
 
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-struct Count {
+impl Name {
+    /// As it is written.
+    pub(crate) fn of(name: &LocalName) -> Self {
+        Self {
+            en: name.en.clone(),
+            zh: name.zh.clone(),
+        }
+    }
+
+    /// The same in every language.
+    pub(crate) fn same(name: &str) -> Self {
+        Self::of(&LocalName::same(name))
+    }
+}
+
+/// How full it is, in a word.
+pub(crate) fn word_of(share: Option<f64>) -> &'static str {
+    match share {
+        None => "unknown",
+        Some(share) if share >= VERY_BUSY => "very busy",
+        Some(share) if share >= BUSY => "busy",
+        Some(_) => "quiet",
+    }
+}
+
+/// What is known of the persons in a zone.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Count {
     persons: i64,
     low: i64,
     high: i64,
@@ -96,6 +126,9 @@ pub struct Zones {
     counts: BTreeMap<(String, String), Count>,
     changed: BTreeSet<(String, String)>,
     unknown: usize,
+    mentions: Mentions,
+    /// For checkpoints, where `changed` is for the page.
+    changes: Changes<(String, String), Count>,
 }
 
 impl Zones {
@@ -104,15 +137,21 @@ impl Zones {
         Self::default()
     }
 
-    /// Takes rows of the query `occupancy`. Rows of a query of that name that lacks the columns are left alone.
-    pub fn take(&mut self, rows: &Rows, places: &Places) {
+    /// The persons that each zone's own counter has, where it has one.
+    pub(crate) fn own_counts(&self) -> impl Iterator<Item = (&(String, String), i64)> {
+        self.counts.iter().map(|(zone, count)| (zone, count.persons))
+    }
+
+    /// Takes rows of the query `occupancy`, those of these numbers. Rows of a query of that name that lacks the columns are
+    /// left alone.
+    pub fn take(&mut self, rows: &Rows, numbers: Range<usize>, places: &Places) {
         let schema = rows.schema();
         let column = |name: &str| schema.index_of(name).ok();
         let (Some(site), Some(zone), Some(persons)) = (column("site"), column("zone"), column("persons")) else {
             return;
         };
         let (low, high, as_of) = (column("low"), column("high"), column("as_of"));
-        for row in 0..rows.len() {
+        for row in numbers {
             let (Some(site), Some(zone), Some(persons)) =
                 (rows.text(site, row), rows.text(zone, row), rows.integer(persons, row))
             else {
@@ -124,11 +163,18 @@ impl Zones {
                     continue;
                 }
                 self.unknown += 1;
-                tracing::warn!(
-                    site = key.0,
-                    zone = key.1,
-                    "a zone that site.toml does not name; taken in as unknown"
-                );
+                match self.mentions.one_more() {
+                    Mention::ByName => tracing::warn!(
+                        site = key.0,
+                        zone = key.1,
+                        "a zone that site.toml does not name; taken in as unknown"
+                    ),
+                    Mention::Count(zones) => tracing::warn!(
+                        zones,
+                        "zones that site.toml does not name were taken in as unknown; /api/v1/zones lists them"
+                    ),
+                    Mention::Silently => {}
+                }
             }
             let count = self.counts.entry(key.clone()).or_default();
             count.persons = persons;
@@ -138,8 +184,14 @@ impl Zones {
                 count.as_of_us = as_of_us;
             }
             count.note();
+            self.changes.note(&key);
             self.changed.insert(key);
         }
+    }
+
+    /// How many were met in this process that `site.toml` does not name.
+    pub fn unknown(&self) -> u64 {
+        self.mentions.count()
     }
 
     /// The zones that changed since the last call, and those they lie in.
@@ -236,12 +288,7 @@ impl Zones {
             share: share.map(|share| (share * 1e4).round() / 1e4),
             low: count.as_ref().map(|count| count.low),
             high: count.as_ref().map(|count| count.high),
-            word: match share {
-                None => "unknown",
-                Some(share) if share >= VERY_BUSY => "very busy",
-                Some(share) if share >= BUSY => "busy",
-                Some(_) => "quiet",
-            },
+            word: word_of(share),
             as_of: count.as_ref().map(|count| time_to_text(count.as_of_us)),
             stale,
             parent: known.and_then(|zone| zone.parent.clone()),
@@ -275,25 +322,33 @@ impl Zones {
             })
     }
 
-    /// For a checkpoint.
-    ///
-    /// # Errors
-    /// When a value can't be written.
-    pub fn to_bytes(&self) -> Result<Vec<u8>, postcard::Error> {
-        postcard::to_stdvec(&self.counts)
+    /// Takes counts that were told since the last checkpoint, about `room` of them, ahead of the next one.
+    pub fn gather(&mut self, room: &mut usize) {
+        self.changes.gather(room, &self.counts);
     }
 
-    /// Takes back what [`Zones::to_bytes`] gave.
-    ///
-    /// # Errors
-    /// When the bytes are of another version.
-    pub fn restore(&mut self, bytes: &[u8], places: &Places) -> Result<(), postcard::Error> {
-        self.counts = postcard::from_bytes(bytes)?;
+    /// For a checkpoint: the counts that were told since the last one.
+    pub fn capture(&mut self) -> Since<(String, String), Count> {
+        self.changes.take(&self.counts)
+    }
+
+    /// The next capture is to hold everything.
+    pub fn capture_anew(&mut self) {
+        self.changes.begin_anew();
+    }
+
+    /// Takes back what was captured.
+    pub fn restore(&mut self, rows: Entries<(String, String), Count>, places: &Places) {
+        for (zone, count) in rows {
+            match count {
+                Some(count) => self.counts.insert(zone, count),
+                None => self.counts.remove(&zone),
+            };
+        }
         self.unknown = self
             .counts
             .keys()
             .filter(|(site, zone)| places.zone(site, zone).is_none())
             .count();
-        Ok(())
     }
 }

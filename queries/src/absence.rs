@@ -16,13 +16,14 @@ use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::SchemaRef;
 use arrow::row::{OwnedRow, RowConverter, Rows as Ranks, SortField};
 use datafusion::common::Result;
-use rustc_hash::FxHashMap;
 
 pub(crate) use bounded::absences;
 
+use crate::capture::CapturedOperator;
+use crate::capture::noting::{Id, KeepsRows, Mark, Noting};
 use crate::computed::Computed;
-use crate::key_bytes::KeyBytes;
-use crate::operator::{Context, Footprint, LateRow, Operator};
+use crate::key_bytes::{HashedKey, KeyBytes};
+use crate::operator::{Context, Footprint, LateRow, Operator, Progress};
 use crate::row::{Row, Rows};
 use crate::time_bound::shown_us;
 use crate::value::Value;
@@ -50,12 +51,14 @@ pub(crate) struct AbsencePlan {
 pub(crate) struct Absence {
     plan: AbsencePlan,
     /// The spells of a key in the order of time, in nearly every case one.
-    spells: FxHashMap<Arc<[u8]>, Vec<Spell>>,
+    spells: BTreeMap<HashedKey, Vec<Spell>>,
     /// The same by the times of their last rows: the order in which they run out.
-    order: BTreeMap<(i64, u64), Arc<[u8]>>,
+    order: BTreeMap<(i64, u64), HashedKey>,
     /// Numbers rows in the order in which they came.
     next_number: u64,
     bytes: usize,
+    /// What has changed since the last capture.
+    noting: Option<Noting<(i64, u64)>>,
 }
 
 /// Rows of one key each of which comes before the key would have been silent for so long. Of all but the last it need
@@ -65,6 +68,7 @@ struct Spell {
     last: i64,
     number: u64,
     row: Waiting,
+    mark: Mark,
 }
 
 /// The last row of a spell.
@@ -85,10 +89,11 @@ impl Absence {
     pub(crate) fn new(plan: AbsencePlan) -> Self {
         Self {
             plan,
-            spells: FxHashMap::default(),
+            spells: BTreeMap::new(),
             order: BTreeMap::new(),
             next_number: 0,
             bytes: 0,
+            noting: None,
         }
     }
 
@@ -106,31 +111,32 @@ impl Absence {
             });
             return Ok(());
         }
-        let key = self.plan.keys.of(&row.values)?.bytes;
+        let key = self.plan.keys.of(&row.values)?.hashed;
         let waiting = Waiting {
             values: row.values.iter().cloned().map(Value::alone).collect::<Result<_>>()?,
             watermark: row.watermark,
             cause: row.cause.clone(),
         };
-        self.insert(&key, time, time, waiting)
+        self.insert(key, time, time, waiting)
     }
 
     /// Adds a spell, which becomes one with those that it lies within the time of.
-    fn insert(&mut self, key: &[u8], first: i64, last: i64, row: Waiting) -> Result<()> {
-        let key: Arc<[u8]> = match self.spells.get_key_value(key) {
-            Some((key, _)) => Arc::clone(key),
-            None => key.into(),
+    fn insert(&mut self, key: HashedKey, first: i64, last: i64, row: Waiting) -> Result<()> {
+        let key = match self.spells.get_key_value(&key) {
+            Some((key, _)) => key.clone(),
+            None => key,
         };
         let number = self.next_number;
         self.next_number += 1;
-        self.bytes += row.size(&key);
+        self.bytes += row.size(key.bytes());
         let mut spell = Spell {
             first,
             last,
             number,
             row,
+            mark: Mark::New,
         };
-        let spells = self.spells.entry(Arc::clone(&key)).or_default();
+        let spells = self.spells.entry(key.clone()).or_default();
         let for_us = self.plan.for_us;
         let from = spells.partition_point(|other| spell.first.saturating_sub(other.last) >= for_us);
         let to = spells.partition_point(|other| other.first.saturating_sub(spell.last) < for_us);
@@ -146,15 +152,31 @@ impl Absence {
                 }
                 order => order == Ordering::Greater,
             };
+            // It goes on under the number of either.
+            if let Some(noting) = &mut self.noting {
+                let (mark, number) = match is_last {
+                    true => (spell.mark, spell.number),
+                    false => (other.mark, other.number),
+                };
+                noting.note_gone(mark, Id::of_row(number));
+            }
             let gone = if is_last {
-                (spell.last, spell.number) = (other.last, other.number);
+                (spell.last, spell.number, spell.mark) = (other.last, other.number, other.mark);
                 std::mem::replace(&mut spell.row, other.row)
             } else {
                 other.row
             };
-            self.bytes -= gone.size(&key);
+            self.bytes -= gone.size(key.bytes());
         }
-        self.order.insert((spell.last, spell.number), key);
+        let place = (spell.last, spell.number);
+        if let Some(noting) = &mut self.noting {
+            match spell.mark {
+                // Of one that was taken over it may not be known by now where it began.
+                Mark::Taken => noting.note(&mut spell.mark, place),
+                Mark::New | Mark::Changed => noting.note_new(place),
+            }
+        }
+        self.order.insert(place, key);
         spells.insert(from, spell);
         Ok(())
     }
@@ -169,7 +191,10 @@ impl Absence {
         if spells.is_empty() {
             self.spells.remove(&key);
         }
-        self.bytes -= spell.row.size(&key);
+        self.bytes -= spell.row.size(key.bytes());
+        if let Some(noting) = &mut self.noting {
+            noting.note_gone(spell.mark, Id::of_row(spell.number));
+        }
         Some(spell)
     }
 
@@ -204,10 +229,21 @@ impl Operator for Absence {
         }
     }
 
-    fn advance(&mut self, watermark: i64, _context: &mut Context<'_>, out: &mut Vec<Rows>) -> Result<()> {
+    fn advance(
+        &mut self,
+        watermark: i64,
+        part: usize,
+        _context: &mut Context<'_>,
+        out: &mut Vec<Rows>,
+    ) -> Result<Progress> {
         let mut said = Vec::new();
+        let mut progress = Progress::Left;
         let wait_us = self.wait_us();
-        while let Some(spell) = self.take_until(watermark.saturating_sub(wait_us)) {
+        while said.len() < part {
+            let Some(spell) = self.take_until(watermark.saturating_sub(wait_us)) else {
+                progress = Progress::Done;
+                break;
+            };
             let absent_at = Value::Time(spell.last.saturating_add(self.plan.for_us));
             said.push(Row {
                 schema: Arc::clone(&self.plan.schema),
@@ -220,7 +256,7 @@ impl Operator for Absence {
         if !said.is_empty() {
             out.push(Rows::of(&self.plan.schema, said)?);
         }
-        Ok(())
+        Ok(progress)
     }
 
     fn next_due(&self) -> i64 {
@@ -230,6 +266,18 @@ impl Operator for Absence {
 
     fn lag_us(&self) -> i64 {
         self.wait_us()
+    }
+
+    fn gather(&mut self, room: &mut usize) -> Result<()> {
+        self.gather_rows(room)
+    }
+
+    fn capture(&mut self) -> Result<Option<CapturedOperator>> {
+        self.capture_rows().map(Some)
+    }
+
+    fn capture_anew(&mut self) {
+        self.noting = None;
     }
 
     fn snapshot(&mut self) -> Result<Option<RecordBatch>> {

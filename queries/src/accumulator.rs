@@ -17,22 +17,25 @@ mod verdict;
 use std::any::Any;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, Float64Array, Int64Array, PrimitiveArray};
+use arrow::array::{Array, ArrayRef, AsArray, Float64Array, Int64Array, UInt64Array};
+use arrow::buffer::{NullBuffer, ScalarBuffer};
 use arrow::datatypes::{DataType, Float64Type, Int64Type, UInt64Type};
 use datafusion::common::{Result, internal_err};
 
+use crate::grouped::{for_each, for_each_pair, picked};
 use crate::keys::Group;
+use crate::picked::Picked;
 use crate::value::Value;
 
 /// Values of one aggregate for many groups.
 ///
-/// Contract: `groups` holds a group for each row of `args`; `rows` are indices of the rows to take; groups are below
+/// Contract: `groups` holds a group for each row of `args`; `rows` are the rows to take; groups are below
 /// the last `resize` (trusted). `evaluate` and `state` change nothing that can be seen.
 pub(crate) trait GroupAccumulator: Send {
     /// Makes room for groups below `groups`.
     fn resize(&mut self, groups: usize);
     /// Takes the rows `rows` of `args`.
-    fn update(&mut self, groups: &[Group], rows: &[u32], args: &[ArrayRef]) -> Result<()>;
+    fn update(&mut self, groups: &[Group], rows: &Picked, args: &[ArrayRef]) -> Result<()>;
     /// Takes one row: `args` are its values, of the types `types`.
     fn update_one(&mut self, group: Group, args: &[Value], types: &[DataType]) -> Result<()> {
         let args: Vec<ArrayRef> = args
@@ -40,7 +43,7 @@ pub(crate) trait GroupAccumulator: Send {
             .zip(types)
             .map(|(value, data_type)| value.to_array(data_type))
             .collect();
-        self.update(&[group], &[0], &args)
+        self.update(&[group], &Picked::first(1), &args)
     }
     /// The value of one group.
     fn value(&mut self, group: Group) -> Result<Value> {
@@ -63,10 +66,14 @@ pub(crate) trait GroupAccumulator: Send {
     fn evaluate(&mut self, groups: &[Group]) -> Result<ArrayRef>;
     /// What a snapshot keeps of `groups`, one or more columns.
     fn state(&mut self, groups: &[Group]) -> Result<Vec<ArrayRef>>;
+    /// How long what `state` gives of a group is, bytes by estimate.
+    fn row_bytes(&self) -> usize {
+        16
+    }
     /// Takes back what `state` gave: row i belongs to `groups[i]`.
     fn restore(&mut self, groups: &[Group], state: &[ArrayRef]) -> Result<()>;
-    /// Sets a group back to nothing, for the next key that gets its number.
-    fn clear(&mut self, group: Group);
+    /// Sets groups back to nothing, for the next keys that get their numbers.
+    fn clear(&mut self, groups: &[Group]);
     /// How many state columns there are.
     fn state_width(&self) -> usize;
     /// Whether `merge` works.
@@ -78,21 +85,24 @@ pub(crate) trait GroupAccumulator: Send {
 }
 
 /// Calls `each(group, row)` for the rows at which `array` is not null.
-fn for_each_valid(array: &dyn Array, groups: &[Group], rows: &[u32], mut each: impl FnMut(usize, usize)) {
-    match array.nulls() {
-        None if *array.data_type() == DataType::Null => {}
-        None => {
+fn for_each_valid(array: &dyn Array, groups: &[Group], rows: &Picked, mut each: impl FnMut(usize, usize)) {
+    match (array.nulls(), rows) {
+        (None, _) if *array.data_type() == DataType::Null => {}
+        (None, Picked::Run(run)) => {
+            for (row, group) in run.clone().zip(&groups[run.clone()]) {
+                each(*group as usize, row);
+            }
+        }
+        (None, Picked::Each(rows)) => {
             for row in rows {
                 each(groups[*row as usize] as usize, *row as usize);
             }
         }
-        Some(nulls) => {
-            for row in rows {
-                if nulls.is_valid(*row as usize) {
-                    each(groups[*row as usize] as usize, *row as usize);
-                }
+        (Some(nulls), rows) => rows.for_each(|row| {
+            if nulls.is_valid(row) {
+                each(groups[row] as usize, row);
             }
-        }
+        }),
     }
 }
 
@@ -101,6 +111,12 @@ fn same<T: 'static>(other: &dyn GroupAccumulator) -> &T {
         .as_any()
         .downcast_ref::<T>()
         .expect("panes of one query hold the same accumulators")
+}
+
+/// Nulls where there is no value, if there are any such places: arrays without are gone through faster.
+fn nulls_where_not(is_value: Vec<bool>) -> Option<NullBuffer> {
+    let all = is_value.iter().fold(true, |all, is_value| all & is_value);
+    (!all).then(|| NullBuffer::from(is_value))
 }
 
 #[derive(Default)]
@@ -112,7 +128,7 @@ impl GroupAccumulator for Count {
     fn resize(&mut self, groups: usize) {
         self.counts.resize(groups.max(self.counts.len()), 0);
     }
-    fn update(&mut self, groups: &[Group], rows: &[u32], args: &[ArrayRef]) -> Result<()> {
+    fn update(&mut self, groups: &[Group], rows: &Picked, args: &[ArrayRef]) -> Result<()> {
         for_each_valid(&args[0], groups, rows, |group, _| self.counts[group] += 1);
         Ok(())
     }
@@ -125,9 +141,7 @@ impl GroupAccumulator for Count {
     }
     fn merge(&mut self, other: &dyn GroupAccumulator, groups: &[Group]) -> Result<()> {
         let other = same::<Self>(other);
-        for group in groups {
-            self.counts[*group as usize] += other.counts[*group as usize];
-        }
+        for_each_pair(&mut self.counts, &other.counts, groups, |into, from| *into += from);
         Ok(())
     }
     fn absorb(&mut self, into: Group, from: Group) -> Result<()> {
@@ -136,18 +150,14 @@ impl GroupAccumulator for Count {
     }
     fn take_back(&mut self, other: &dyn GroupAccumulator, groups: &[Group]) -> Result<()> {
         let other = same::<Self>(other);
-        for group in groups {
-            self.counts[*group as usize] -= other.counts[*group as usize];
-        }
+        for_each_pair(&mut self.counts, &other.counts, groups, |into, from| *into -= from);
         Ok(())
     }
     fn is_invertible(&self) -> bool {
         true
     }
     fn evaluate(&mut self, groups: &[Group]) -> Result<ArrayRef> {
-        Ok(Arc::new(Int64Array::from_iter_values(
-            groups.iter().map(|group| self.counts[*group as usize]),
-        )))
+        Ok(Arc::new(Int64Array::from(picked(&self.counts, groups))))
     }
     fn state(&mut self, groups: &[Group]) -> Result<Vec<ArrayRef>> {
         Ok(vec![self.evaluate(groups)?])
@@ -159,8 +169,8 @@ impl GroupAccumulator for Count {
         }
         Ok(())
     }
-    fn clear(&mut self, group: Group) {
-        self.counts[group as usize] = 0;
+    fn clear(&mut self, groups: &[Group]) {
+        for_each(&mut self.counts, groups, |count| *count = 0);
     }
     fn state_width(&self) -> usize {
         1
@@ -191,7 +201,7 @@ macro_rules! sum_accumulator {
                     .resize(groups.max(self.sums.len()), <$native>::default());
                 self.seen.resize(groups.max(self.seen.len()), 0);
             }
-            fn update(&mut self, groups: &[Group], rows: &[u32], args: &[ArrayRef]) -> Result<()> {
+            fn update(&mut self, groups: &[Group], rows: &Picked, args: &[ArrayRef]) -> Result<()> {
                 let array = args[0].as_primitive::<$arrow>();
                 let values = array.values();
                 let (sums, seen) = (&mut self.sums, &mut self.seen);
@@ -219,11 +229,10 @@ macro_rules! sum_accumulator {
             }
             fn merge(&mut self, other: &dyn GroupAccumulator, groups: &[Group]) -> Result<()> {
                 let other = same::<Self>(other);
-                for group in groups {
-                    let group = *group as usize;
-                    self.sums[group] = $add(self.sums[group], other.sums[group]);
-                    self.seen[group] += other.seen[group];
-                }
+                for_each_pair(&mut self.sums, &other.sums, groups, |into, from| {
+                    *into = $add(*into, *from)
+                });
+                for_each_pair(&mut self.seen, &other.seen, groups, |into, from| *into += from);
                 Ok(())
             }
             fn absorb(&mut self, into: Group, from: Group) -> Result<()> {
@@ -234,21 +243,22 @@ macro_rules! sum_accumulator {
             }
             fn take_back(&mut self, other: &dyn GroupAccumulator, groups: &[Group]) -> Result<()> {
                 let other = same::<Self>(other);
-                for group in groups {
-                    let group = *group as usize;
-                    self.sums[group] = $subtract(self.sums[group], other.sums[group]);
-                    self.seen[group] -= other.seen[group];
-                }
+                for_each_pair(&mut self.sums, &other.sums, groups, |into, from| {
+                    *into = $subtract(*into, *from);
+                });
+                for_each_pair(&mut self.seen, &other.seen, groups, |into, from| *into -= from);
                 Ok(())
             }
             fn is_invertible(&self) -> bool {
                 $is_exact
             }
             fn evaluate(&mut self, groups: &[Group]) -> Result<ArrayRef> {
-                let values = groups
-                    .iter()
-                    .map(|group| (self.seen[*group as usize] > 0).then(|| self.sums[*group as usize]));
-                Ok(Arc::new(values.collect::<$array>()))
+                let seen = picked(&self.seen, groups)
+                    .into_iter()
+                    .map(|seen| seen > 0)
+                    .collect();
+                let sums = ScalarBuffer::from(picked(&self.sums, groups));
+                Ok(Arc::new(<$array>::new(sums, nulls_where_not(seen))))
             }
             fn state(&mut self, groups: &[Group]) -> Result<Vec<ArrayRef>> {
                 Ok(vec![self.evaluate(groups)?])
@@ -265,9 +275,9 @@ macro_rules! sum_accumulator {
                 }
                 Ok(())
             }
-            fn clear(&mut self, group: Group) {
-                self.sums[group as usize] = <$native>::default();
-                self.seen[group as usize] = 0;
+            fn clear(&mut self, groups: &[Group]) {
+                for_each(&mut self.sums, groups, |sum| *sum = <$native>::default());
+                for_each(&mut self.seen, groups, |seen| *seen = 0);
             }
             fn state_width(&self) -> usize {
                 1
@@ -313,19 +323,13 @@ struct Avg {
     counts: Vec<u64>,
 }
 
-impl Avg {
-    #[allow(clippy::cast_precision_loss)] // as DataFusion does: counts stay far below 2^53
-    fn average(&self, group: usize) -> Option<f64> {
-        (self.counts[group] > 0).then(|| self.sums[group] / self.counts[group] as f64)
-    }
-}
-
+#[allow(clippy::cast_precision_loss)] // as DataFusion does: counts stay far below 2^53
 impl GroupAccumulator for Avg {
     fn resize(&mut self, groups: usize) {
         self.sums.resize(groups.max(self.sums.len()), 0.0);
         self.counts.resize(groups.max(self.counts.len()), 0);
     }
-    fn update(&mut self, groups: &[Group], rows: &[u32], args: &[ArrayRef]) -> Result<()> {
+    fn update(&mut self, groups: &[Group], rows: &Picked, args: &[ArrayRef]) -> Result<()> {
         let array = args[0].as_primitive::<Float64Type>();
         let values = array.values();
         let (sums, counts) = (&mut self.sums, &mut self.counts);
@@ -343,15 +347,17 @@ impl GroupAccumulator for Avg {
         Ok(())
     }
     fn value(&mut self, group: Group) -> Result<Value> {
-        Ok(self.average(group as usize).map_or(Value::Null, Value::Float))
+        let (sum, count) = (self.sums[group as usize], self.counts[group as usize]);
+        Ok(if count > 0 {
+            Value::Float(sum / count as f64)
+        } else {
+            Value::Null
+        })
     }
     fn merge(&mut self, other: &dyn GroupAccumulator, groups: &[Group]) -> Result<()> {
         let other = same::<Self>(other);
-        for group in groups {
-            let group = *group as usize;
-            self.sums[group] += other.sums[group];
-            self.counts[group] += other.counts[group];
-        }
+        for_each_pair(&mut self.sums, &other.sums, groups, |into, from| *into += from);
+        for_each_pair(&mut self.counts, &other.counts, groups, |into, from| *into += from);
         Ok(())
     }
     fn absorb(&mut self, into: Group, from: Group) -> Result<()> {
@@ -361,13 +367,16 @@ impl GroupAccumulator for Avg {
         Ok(())
     }
     fn evaluate(&mut self, groups: &[Group]) -> Result<ArrayRef> {
-        let values = groups.iter().map(|group| self.average(*group as usize));
-        Ok(Arc::new(values.collect::<Float64Array>()))
+        let (mut averages, counts) = (picked(&self.sums, groups), picked(&self.counts, groups));
+        for (average, count) in averages.iter_mut().zip(&counts) {
+            *average /= *count as f64;
+        }
+        let nulls = nulls_where_not(counts.into_iter().map(|count| count > 0).collect());
+        Ok(Arc::new(Float64Array::new(averages.into(), nulls)))
     }
     fn state(&mut self, groups: &[Group]) -> Result<Vec<ArrayRef>> {
-        let sums = Float64Array::from_iter_values(groups.iter().map(|group| self.sums[*group as usize]));
-        let counts =
-            PrimitiveArray::<UInt64Type>::from_iter_values(groups.iter().map(|group| self.counts[*group as usize]));
+        let sums = Float64Array::from(picked(&self.sums, groups));
+        let counts = UInt64Array::from(picked(&self.counts, groups));
         Ok(vec![Arc::new(sums), Arc::new(counts)])
     }
     fn restore(&mut self, groups: &[Group], state: &[ArrayRef]) -> Result<()> {
@@ -379,9 +388,9 @@ impl GroupAccumulator for Avg {
         }
         Ok(())
     }
-    fn clear(&mut self, group: Group) {
-        self.sums[group as usize] = 0.0;
-        self.counts[group as usize] = 0;
+    fn clear(&mut self, groups: &[Group]) {
+        for_each(&mut self.sums, groups, |sum| *sum = 0.0);
+        for_each(&mut self.counts, groups, |count| *count = 0);
     }
     fn state_width(&self) -> usize {
         2

@@ -4,12 +4,21 @@
 //! lies in, and a window is the merge of its panes. A query that amends keeps each window by itself, since each
 //! change of each window is said.
 
+mod amending;
+mod capture;
+mod closing;
+mod counted;
 mod kept;
+mod operator;
 mod panes;
+mod parts;
 mod plan;
 mod running;
+mod shared;
 mod single;
 mod sliding;
+mod stacked;
+mod waiting;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -18,13 +27,19 @@ use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, StringAr
 use arrow::compute::is_not_null;
 use arrow::datatypes::TimestampMicrosecondType;
 use datafusion::common::Result;
+use rustc_hash::FxHashSet;
 
+use self::capture::Noting;
+use self::closing::{Closing, Pool};
+use self::parts::Parts;
 pub(crate) use self::plan::{AggregateCall, AggregatePlan, Calls, GroupColumn, WindowPlan};
-use self::sliding::Sliding;
+use self::sliding::{Merging, Sliding};
+use self::waiting::Waiting;
 use crate::computed::columns;
 use crate::flow::Flow;
 use crate::keys::{Group, KeyStore};
-use crate::operator::{Context, Footprint, LateRow, Operator, batch_of};
+use crate::operator::{Context, LateRow, Progress, batch_of};
+use crate::picked::Picked;
 use crate::row::Rows;
 use crate::slot::Slot;
 use crate::statement::Emit;
@@ -32,8 +47,6 @@ use crate::window::{Hop, Span};
 
 /// Of overlapping windows that are open, so many are shown, those that end first: each is a merge of its panes.
 const SHOWN_WINDOWS: usize = 64;
-/// Empty slots kept for the next windows: a window that opens every second should not allocate every second.
-const SPARE_SLOTS: usize = 4;
 
 /// Why a row is late for every window.
 const WINDOWS_WERE_FINAL: &str = "the windows it belongs to were final";
@@ -46,12 +59,19 @@ pub(crate) struct Aggregate {
     slots: BTreeMap<Span, Slot>,
     /// Slots that hold changes which were not said yet.
     changed: BTreeSet<Span>,
-    spare: Vec<Slot>,
+    pool: Pool,
     /// The hopping windows of a query that keeps panes.
     panes: Option<Hop>,
-    /// Paned only: whether a window can be moved on pane by pane, and the one that was moved last.
-    can_slide: bool,
+    /// Paned only: whether panes that leave a window can be taken back; and the window that was said last.
+    can_take_back: bool,
     sliding: Option<Sliding>,
+    /// Paned only: the window of which a part has been merged or said.
+    merging: Option<Merging>,
+    /// Paned only: its groups that were said before a restart.
+    already_said: FxHashSet<Group>,
+    closing: Closing,
+    /// Paned only.
+    waiting: Waiting,
     /// Whether the rows tell if they are final: then each window is said once more when it is.
     tells_final: bool,
     watermark: i64,
@@ -65,10 +85,14 @@ pub(crate) struct Aggregate {
     /// With an interval: when changes are said next.
     next_emit: i64,
     next_expiry: i64,
+    /// How many members of a running aggregate are still to be looked at for expiry.
+    to_expire: Option<usize>,
     /// The windows of one row; empty between two rows.
     spans: Vec<Span>,
     /// Rows said in place of ones that were said when their window closed.
     amended: u64,
+    /// What has changed since the last capture; `None` where nobody captures, or the next capture takes all.
+    noting: Option<Noting>,
 }
 
 /// What is told of rows beside their values.
@@ -100,6 +124,25 @@ impl Telling {
     }
 }
 
+/// Which changes of a window are to be said later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Noted {
+    None,
+    /// Those of groups that were told: the rest of the window is still to be said.
+    Told,
+    All,
+}
+
+impl Noted {
+    fn holds(self, slot: &Slot, group: Group) -> bool {
+        match self {
+            Self::None => false,
+            Self::Told => slot.was_told(group),
+            Self::All => true,
+        }
+    }
+}
+
 /// What stands beside the rows of a push, evaluated once.
 struct Columns {
     /// The rows' groups.
@@ -120,20 +163,21 @@ impl Aggregate {
                 .then_some(hop)
         });
         let keys = KeyStore::new(&plan.key_types)?;
-        let tells_final = plan
-            .columns
-            .iter()
-            .any(|column| matches!(column, GroupColumn::Final | GroupColumn::Amended));
+        let tells_final = plan.tells_final();
         let turn = if plan.window.is_some() { i64::MIN } else { i64::MAX };
-        let can_slide = panes.is_some() && Sliding::is_possible(&plan);
+        let can_take_back = Self::can_take_back(&plan);
         Ok(Self {
             plan,
             keys,
             slots: BTreeMap::new(),
             changed: BTreeSet::new(),
-            spare: Vec::new(),
-            can_slide,
+            pool: Pool::default(),
+            can_take_back,
             sliding: None,
+            merging: None,
+            already_said: FxHashSet::default(),
+            closing: Closing::default(),
+            waiting: Waiting::default(),
             panes,
             tells_final,
             watermark: i64::MIN,
@@ -142,8 +186,10 @@ impl Aggregate {
             final_until: i64::MIN,
             next_emit: i64::MIN,
             next_expiry: i64::MIN,
+            to_expire: None,
             spans: Vec::new(),
             amended: 0,
+            noting: None,
         })
     }
 
@@ -219,55 +265,31 @@ impl Aggregate {
 
     /// Puts rows into their windows, each judged by the watermark it met itself: time moves on between batches only, so
     /// that what a query says last does not depend on how rows of its streams were put into batches.
-    fn take_rows(
-        &mut self,
-        flow: &Flow,
-        columns: &Columns,
-        context: &mut Context<'_>,
-        out: &mut Vec<Rows>,
-    ) -> Result<()> {
-        let Some(times) = columns.times.clone() else {
+    fn take_rows(&mut self, flow: &Flow, columns: &Columns, context: &mut Context<'_>) -> Result<()> {
+        let Some(times) = &columns.times else {
             return self.take_running(flow, columns);
         };
-        let sites = columns.sites.clone();
-        let mut parts: Vec<(Span, Vec<u32>)> = Vec::new();
-        let mut last = 0;
-        let mut refused = Vec::new();
+        let (times, met) = (times.values(), flow.watermarks.values());
+        let mut parts = Parts::default();
+        let (mut refused, mut waiting) = (Vec::new(), Vec::new());
         let mut spans = Vec::new();
-        for row in 0..flow.num_rows() {
-            let (time, met) = (times.value(row), flow.watermarks.value(row));
-            let site = sites
+        let mut row = 0;
+        loop {
+            row = parts.take_alike(row, times, met, self.watermark);
+            if row == times.len() {
+                break;
+            }
+            let (time, met) = (times[row], met[row]);
+            let site = columns
+                .sites
                 .as_ref()
                 .and_then(|sites| sites.is_valid(row).then(|| sites.value(row)));
             let is_in_window = self.spans_of(time, site, met, &mut spans);
-            if let Some(hop) = self.panes
-                && !spans.is_empty()
-                && self.is_late_for_some(hop, time, met)
+            if let (Some(hop), Some(pane)) = (self.panes, spans.first().copied())
+                && let Some(turn) = self.waits_for(hop, pane, columns.groups[row], met)
             {
-                for (span, rows) in parts.drain(..) {
-                    self.add(span, &rows, flow, columns)?;
-                }
-                self.say_what_is_final(hop, met, out)?;
-                self.add(spans[0], &[row as u32], flow, columns)?;
-                self.amend_panes(hop, met, met, out)?;
-                continue;
-            }
-            for span in &spans {
-                // Mostly the window of the row before, or where a row lies in several the one that follows.
-                let is_it = |at: usize| parts.get(at).is_some_and(|(found, _)| found == span);
-                if !is_it(last) {
-                    last = if is_it(last + 1) {
-                        last + 1
-                    } else {
-                        parts.iter().position(|(found, _)| found == span).unwrap_or_else(|| {
-                            parts.push((*span, Vec::new()));
-                            parts.len() - 1
-                        })
-                    };
-                }
-                parts[last].1.push(row as u32);
-            }
-            if spans.is_empty() {
+                waiting.push((row, turn, pane));
+            } else if spans.is_empty() {
                 refused.push(columns.groups[row]);
                 if is_in_window {
                     context.late.push(LateRow {
@@ -277,11 +299,15 @@ impl Aggregate {
                         reason: WINDOWS_WERE_FINAL,
                     });
                 }
+            } else {
+                parts.take(row, &spans, self.stretch(time, self.watermark.max(met)));
             }
+            row += 1;
         }
-        for (span, rows) in &parts {
-            self.add(*span, rows, flow, columns)?;
+        for (span, rows) in parts.drain() {
+            self.add(span, &rows, flow, columns)?;
         }
+        self.hold(&waiting, flow, columns)?;
         self.keys.forget_unheld(&refused);
         Ok(())
     }
@@ -289,58 +315,58 @@ impl Aggregate {
     /// The slot of a window or pane, with room for all groups; opened when it is not there. Beside it what else of the
     /// operator is needed with it.
     fn slot(&mut self, span: Span) -> (&AggregatePlan, &mut KeyStore, &mut Slot) {
-        let (plan, spare) = (&self.plan, &mut self.spare);
-        let slot = self
-            .slots
-            .entry(span)
-            .or_insert_with(|| spare.pop().unwrap_or_else(|| Slot::new(plan)));
+        let (plan, pool) = (&self.plan, &mut self.pool);
+        let slot = self.slots.entry(span).or_insert_with(|| pool.take(plan));
         slot.resize(self.keys.capacity(), plan);
+        if let Some(noting) = &mut self.noting {
+            noting.note_span(span, slot);
+        }
         (plan, &mut self.keys, slot)
     }
 
-    /// Whether changes of a slot are to be said later: those of a window that was said, and all when the query amends.
-    fn notes_changes(&self, span: Span) -> bool {
+    /// Which changes of a slot are to be said later: those of a window that was said, and all when the query amends.
+    fn noted_changes(&self, span: Span) -> Noted {
+        let of_all = |are_noted| if are_noted { Noted::All } else { Noted::None };
         match (self.plan.emit, &self.plan.window, self.panes) {
             // The window that ends first of those that hold the pane was said.
-            (Emit::Close, Some(window), Some(_)) => window.windows.next_end(span.start) <= self.said_until,
-            (Emit::Close, ..) => self.slots.get(&span).is_some_and(|slot| slot.said),
-            _ => true,
+            (Emit::Close, Some(window), Some(_)) => of_all(window.windows.next_end(span.start) <= self.said_until),
+            (Emit::Close, ..) => match self.slots.get(&span) {
+                Some(slot) if slot.is_partly_said() => Noted::Told,
+                slot => of_all(slot.is_some_and(|slot| slot.said)),
+            },
+            _ => Noted::All,
         }
     }
 
-    fn add(&mut self, span: Span, rows: &[u32], flow: &Flow, columns: &Columns) -> Result<()> {
+    fn add(&mut self, span: Span, rows: &Picked, flow: &Flow, columns: &Columns) -> Result<()> {
         let watermark = self.watermark;
         self.unslide(span);
-        let notes_changes = self.notes_changes(span);
-        if notes_changes {
+        let noted = self.noted_changes(span);
+        if noted != Noted::None {
             self.changed.insert(span);
         }
         let (plan, keys, slot) = self.slot(span);
-        for row in rows {
-            let group = columns.groups[*row as usize];
+        let groups = &columns.groups;
+        rows.for_each(|row| {
+            let group = groups[row];
             if slot.enter(group) {
                 keys.hold(group);
             }
-            if notes_changes {
+            if noted.holds(slot, group) {
                 slot.note_change(group);
             }
-        }
+            slot.note(group);
+        });
         if plan.keeps_causes {
-            for row in rows {
-                let cause = flow
-                    .causes
-                    .is_valid(*row as usize)
-                    .then(|| Arc::from(flow.causes.value(*row as usize)));
-                slot.causes[columns.groups[*row as usize] as usize] = cause;
-            }
+            rows.for_each(|row| {
+                let cause = flow.causes.is_valid(row).then(|| Arc::from(flow.causes.value(row)));
+                slot.causes[groups[row] as usize] = cause;
+            });
         }
         if plan.ttl_us.is_some() {
-            for row in rows {
-                slot.touched[columns.groups[*row as usize] as usize] =
-                    watermark.max(flow.watermarks.value(*row as usize));
-            }
+            rows.for_each(|row| slot.touched[groups[row] as usize] = watermark.max(flow.watermarks.value(row)));
         }
-        columns.calls.update(&mut slot.accumulators, &columns.groups, rows)
+        columns.calls.update(&mut slot.accumulators, groups, rows)
     }
 
     /// The rows of `groups` in a slot, as this operator says them.
@@ -404,204 +430,70 @@ impl Aggregate {
             return Ok(());
         }
         let columns = self.evaluate(&flow.batch)?;
-        self.take_rows(&flow, &columns, context, out)?;
+        self.take_rows(&flow, &columns, context)?;
         let met = flow.watermarks.value(flow.num_rows() - 1);
         match self.plan.emit {
             Emit::Every(_) => Ok(()),
-            Emit::Close | Emit::Update => self.say_changes(met, out),
+            Emit::Close | Emit::Update => self.say_all_changes(met, out),
         }
     }
 
-    /// Says what changed: in windows that were said already, and in all of them when the query amends.
-    fn say_changes(&mut self, watermark: i64, out: &mut Vec<Rows>) -> Result<()> {
+    /// Says all that changed with rows of which the last met `met`.
+    fn say_all_changes(&mut self, met: i64, out: &mut Vec<Rows>) -> Result<()> {
+        let mut room = usize::MAX;
+        self.say_changes(met, &mut room, out).map(|_| ())
+    }
+
+    /// Says what changed, about as many groups as there is room for: in windows that were said already, and in all of them when the query
+    /// amends.
+    fn say_changes(&mut self, watermark: i64, room: &mut usize, out: &mut Vec<Rows>) -> Result<Progress> {
         if self.changed.is_empty() {
-            return Ok(());
+            return Ok(Progress::Done);
         }
         if let Some(hop) = self.panes {
-            return self.amend_panes(hop, watermark, self.watermark, out);
+            self.amend_panes(hop, watermark, self.watermark, out)?;
+            return Ok(Progress::Done);
         }
-        for span in std::mem::take(&mut self.changed) {
+        while let Some(span) = self.changed.first().copied() {
+            if *room == 0 {
+                return Ok(Progress::Left);
+            }
+            let told_at = self.told_at(watermark, span);
             let Some(slot) = self.slots.get_mut(&span) else {
+                self.changed.remove(&span);
                 continue;
             };
-            let changed = slot.take_changed();
-            let telling = Telling::now(watermark.max(self.watermark), slot.said);
-            self.amended += if slot.said { changed.len() as u64 } else { 0 };
+            let changed = slot.take_changed(*room);
+            if let Some(noting) = &mut self.noting {
+                noting.note_span(span, slot);
+            }
+            *room -= changed.len();
+            if slot.changed.is_empty() {
+                self.changed.remove(&span);
+            }
+            let telling = Telling::now(told_at, slot.said);
+            // A query that speaks on close says changes of what it said alone.
+            self.amended += if self.plan.emit == Emit::Close {
+                changed.len() as u64
+            } else {
+                0
+            };
             Self::say(&self.plan, &self.keys, span, slot, &changed, telling, out)?;
             for group in changed {
                 slot.note_told(group);
             }
         }
-        Ok(())
+        Ok(Progress::Done)
     }
 
-    /// Moves the watermark: says windows that end, drops those that can't change any more.
-    fn move_watermark(&mut self, watermark: i64, out: &mut Vec<Rows>) -> Result<()> {
-        if watermark <= self.watermark {
-            return Ok(());
-        }
-        if watermark < self.turn {
-            self.watermark = watermark;
-            return Ok(());
-        }
-        // What changed before time moved is said before it.
-        self.say_changes(self.watermark, out)?;
-        let before = self.watermark;
-        self.watermark = watermark;
-        self.turn = self.turn_after(watermark);
-        if let Some(hop) = self.panes {
-            return self.close_panes(before, watermark, hop, out);
-        }
-        for (span, slot) in &mut self.slots {
-            if span.end > watermark {
-                break;
-            }
-            if self.plan.emit == Emit::Close && !slot.said {
-                slot.said = true;
-                let members = slot.members.clone();
-                let telling = Telling {
-                    is_final: self.plan.lateness_us == 0,
-                    ..Telling::now(before.max(span.end), false)
-                };
-                Self::say(&self.plan, &self.keys, *span, slot, &members, telling, out)?;
-            }
-        }
-        while let Some(first) = self.slots.first_entry() {
-            let span = *first.key();
-            if span.end.saturating_add(self.plan.lateness_us) > watermark {
-                break;
-            }
-            let mut slot = first.remove();
-            self.changed.remove(&span);
-            let is_said_final = self.plan.emit == Emit::Close && self.plan.lateness_us == 0;
-            if self.tells_final && !is_said_final {
-                let members = slot.members.clone();
-                let telling = Telling::for_good(before.max(span.end.saturating_add(self.plan.lateness_us)));
-                Self::say(&self.plan, &self.keys, span, &mut slot, &members, telling, out)?;
-            }
-            self.retire(slot);
-        }
-        Ok(())
-    }
-
-    fn retire(&mut self, mut slot: Slot) {
-        for group in &slot.members {
-            self.keys.release(*group);
-        }
-        if self.spare.len() < SPARE_SLOTS {
-            slot.recycle();
-            self.spare.push(slot);
-        }
-    }
-}
-
-impl Operator for Aggregate {
-    fn push(&mut self, rows: Rows, context: &mut Context<'_>, out: &mut Vec<Rows>) -> Result<()> {
-        match rows {
-            Rows::One(row) => self.push_row(&row, context, out),
-            Rows::Many(flow) => self.push_flow(flow, context, out),
-        }
-    }
-
-    fn advance(&mut self, watermark: i64, _context: &mut Context<'_>, out: &mut Vec<Rows>) -> Result<()> {
-        self.move_watermark(watermark, out)?;
-        if let Emit::Every(interval) = self.plan.emit
-            && self.watermark >= self.next_emit
-            && self.watermark > i64::MIN
-        {
-            self.say_changes(self.watermark, out)?;
-            self.next_emit = (self.watermark.div_euclid(interval) + 1).saturating_mul(interval);
-        }
-        self.expire();
-        Ok(())
-    }
-
-    fn lag_us(&self) -> i64 {
-        let window = self.plan.window.as_ref();
-        window.map_or(0, |window| {
-            window.windows.longest_us().saturating_add(self.plan.lateness_us)
-        })
-    }
-
-    fn next_due(&self) -> i64 {
-        let emits = match self.plan.emit {
-            Emit::Every(_) if !self.changed.is_empty() => self.next_emit,
-            _ => i64::MAX,
-        };
-        let ends = if self.slots.is_empty() { i64::MAX } else { self.turn };
-        let expires = if self.plan.ttl_us.is_some() && self.plan.window.is_none() {
-            self.next_expiry
+    /// The watermark at which a change of a window is told. While windows are closing, whoever reads this query has not
+    /// been moved on yet and still waits for the rest of them.
+    fn told_at(&self, met: i64, span: Span) -> i64 {
+        let now = met.max(self.watermark);
+        if self.closing.is_left {
+            now.min(self.closing.before.max(span.end))
         } else {
-            i64::MAX
-        };
-        ends.min(emits).min(expires)
-    }
-
-    fn amended(&self) -> u64 {
-        self.amended
-    }
-
-    fn peek(&mut self) -> Result<Option<Flow>> {
-        let mut out = Vec::new();
-        let telling = Telling::now(self.watermark, false);
-        if let Some(hop) = self.panes {
-            let open = self.due_starts(self.said_until, i64::MAX, hop);
-            for start in open.into_iter().take(SHOWN_WINDOWS) {
-                self.say_merged(hop.span(start), None, telling, &mut out)?;
-            }
-        } else {
-            for (span, slot) in &mut self.slots {
-                let members = slot.members.clone();
-                Self::say(&self.plan, &self.keys, *span, slot, &members, telling, &mut out)?;
-            }
+            now
         }
-        if out.is_empty() {
-            return Ok(Some(Flow::at_watermark(
-                RecordBatch::new_empty(Arc::clone(&self.plan.schema)),
-                self.watermark,
-            )));
-        }
-        let flows: Vec<Flow> = out.into_iter().map(Rows::into_flow).collect();
-        let batch = arrow::compute::concat_batches(&self.plan.schema, flows.iter().map(|flow| &flow.batch))?;
-        Ok(Some(Flow::at_watermark(batch, self.watermark)))
-    }
-
-    fn snapshot(&mut self) -> Result<Option<RecordBatch>> {
-        self.keep().map(Some)
-    }
-
-    fn restore(&mut self, snapshot: &RecordBatch) -> Result<()> {
-        self.take_back(snapshot)
-    }
-
-    fn footprint(&self) -> Footprint {
-        let slots = self.slots.values().chain(&self.spare);
-        Footprint {
-            keys: self.keys.len(),
-            windows: if self.plan.window.is_some() {
-                self.slots.len()
-            } else {
-                0
-            },
-            bytes: self.keys.bytes()
-                + slots.map(Slot::bytes).sum::<usize>()
-                + self.sliding.as_ref().map_or(0, Sliding::bytes),
-        }
-    }
-
-    fn describe(&self) -> String {
-        let window = match (&self.plan.window, self.panes) {
-            (Some(window), Some(hop)) => format!(
-                "{} on {}, panes of {}",
-                window.spec,
-                window.time,
-                humantime::format_duration(std::time::Duration::from_micros(hop.pane_us().unsigned_abs()))
-            ),
-            (Some(window), None) => format!("{} on {}", window.spec, window.time),
-            (None, _) => "running".to_owned(),
-        };
-        let keys: Vec<String> = self.plan.keys.iter().map(ToString::to_string).collect();
-        let calls: Vec<&str> = self.plan.aggregates.iter().map(|call| call.name.as_str()).collect();
-        format!("Aggregate: {window}; by [{}]; {}", keys.join(", "), calls.join(", "))
     }
 }

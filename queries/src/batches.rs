@@ -61,6 +61,7 @@ fn flow_of(events: &[(i64, i64, u8, i64)], first: usize) -> Flow {
         text(&|_| "d".to_owned()),
         numbers(|people| people),
         numbers(|people| people % 2),
+        Arc::new(Int64Array::new_null(events.len())),
     ];
     let batch = RecordBatch::try_new(schema, columns).expect("the columns of the stream");
     let causes = batch

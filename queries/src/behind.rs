@@ -2,10 +2,10 @@
 
 use proptest::prelude::*;
 
-use crate::feeding::{Event, SECOND, check, event, events, feed, mistake};
+use crate::feeding::{Event, Moving, SECOND, check, event, events, feed, mistake};
 
 fn feed_all(sql: &str, events: &[Event], sizes: &[usize]) -> crate::feeding::Said {
-    feed(sql, events, sizes, false)
+    feed(sql, events, sizes, Moving::AtOnce)
 }
 
 const LEFT: &str = "CREATE QUERY left_join AS SELECT a.event_id AS a, b.event_id AS b, a.event_time AS event_time, a.zone AS zone

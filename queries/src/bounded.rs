@@ -58,7 +58,7 @@ pub async fn run_with(
         .is_some_and(|word| word.eq_ignore_ascii_case("create"));
     let text = if is_create || sql.trim_start().starts_with("--") {
         match parse_statements(sql) {
-            Ok(mut statements) if statements.len() == 1 => statements.remove(0).select,
+            Ok(mut statements) if statements.len() == 1 => statements.remove(0).placed_select(),
             Ok(_) => return Err(start.mistake("there is more than one statement", "one at a time")),
             Err(error) if is_create => return Err(error),
             Err(_) => sql.to_owned(),

@@ -3,23 +3,27 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 
 use crate::civil_time::{AlwaysOpen, OpeningHours};
-use crate::streams::{EVENT_STREAMS, LATE, stream_schema};
+use crate::streams::{LATE, MESSAGE, STREAMS, stream_lag_us, stream_schema};
 
 /// What a name in FROM stands for.
 #[derive(Debug, Clone)]
 pub enum Relation {
-    /// A built-in stream of events.
-    Stream,
+    /// A built-in stream.
+    Stream {
+        /// How far its rows' times may lie behind the watermark at which they come, microseconds; 0 for events.
+        lag_us: i64,
+    },
     /// The output of a query: rows as it says them.
     Output {
         /// When the query speaks; rows of an amending query must not be aggregated again.
         amends: bool,
         /// How far its rows' times may lie behind the watermark, microseconds: the longest window.
         lag_us: i64,
+        /// Whether it comes of [`MESSAGE`], so that it is said behind all that does not.
+        follows: bool,
     },
     /// A table that is looked up, not read on.
     Reference,
@@ -34,10 +38,10 @@ pub struct Entry {
     pub schema: SchemaRef,
 }
 
-/// All that a statement may read, by name.
+/// All that a statement may read, by name. Clones share it until one changes.
 #[derive(Debug, Clone)]
 pub struct Catalog {
-    entries: BTreeMap<String, Entry>,
+    entries: Arc<BTreeMap<String, Entry>>,
     opening_hours: Arc<dyn OpeningHours>,
 }
 
@@ -50,7 +54,7 @@ impl Default for Catalog {
 impl Catalog {
     /// The catalog of the built-in streams.
     pub fn new() -> Self {
-        let entries = EVENT_STREAMS
+        let entries = STREAMS
             .iter()
             .chain([&LATE])
             .map(|name| {
@@ -58,14 +62,16 @@ impl Catalog {
                 (
                     (*name).to_owned(),
                     Entry {
-                        relation: Relation::Stream,
+                        relation: Relation::Stream {
+                            lag_us: stream_lag_us(name),
+                        },
                         schema,
                     },
                 )
             })
             .collect();
         Self {
-            entries,
+            entries: Arc::new(entries),
             opening_hours: Arc::new(AlwaysOpen),
         }
     }
@@ -80,14 +86,20 @@ impl Catalog {
         self.opening_hours = opening_hours;
     }
 
+    /// Whether a name stands for [`MESSAGE`] or a query that comes of it.
+    pub(crate) fn follows(&self, name: &str) -> bool {
+        let comes_of_it = |entry: &Entry| matches!(entry.relation, Relation::Output { follows: true, .. });
+        name == MESSAGE || self.get(name).is_some_and(comes_of_it)
+    }
+
     /// Adds or replaces a name.
     pub fn insert(&mut self, name: &str, entry: Entry) {
-        self.entries.insert(name.to_owned(), entry);
+        Arc::make_mut(&mut self.entries).insert(name.to_owned(), entry);
     }
 
     /// Takes a name away.
     pub fn remove(&mut self, name: &str) {
-        self.entries.remove(name);
+        Arc::make_mut(&mut self.entries).remove(name);
     }
 
     /// What a name stands for.
@@ -98,31 +110,6 @@ impl Catalog {
     /// All names with what they stand for, in alphabetical order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Entry)> {
         self.entries.iter().map(|(name, entry)| (name.as_str(), entry))
-    }
-}
-
-/// The reference tables as they stand: rows, and a version that grows with each change.
-#[derive(Debug, Default)]
-pub struct References {
-    tables: BTreeMap<String, (u64, RecordBatch)>,
-    version: u64,
-}
-
-impl References {
-    /// Replaces a table's rows.
-    pub fn set(&mut self, name: &str, rows: RecordBatch) {
-        self.version += 1;
-        self.tables.insert(name.to_owned(), (self.version, rows));
-    }
-
-    /// A table's version and rows.
-    pub fn get(&self, name: &str) -> Option<(u64, &RecordBatch)> {
-        self.tables.get(name).map(|(version, rows)| (*version, rows))
-    }
-
-    /// All tables.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &RecordBatch)> {
-        self.tables.iter().map(|(name, (_, rows))| (name.as_str(), rows))
     }
 }
 

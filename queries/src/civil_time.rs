@@ -43,6 +43,56 @@ impl OpeningHours for AlwaysOpen {
 pub const LONGEST_DAY_US: i64 = 26 * 3_600_000_000;
 const DAY_US: i64 = 86_400_000_000;
 
+/// Why hours of a day mean nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HoursMistake {
+    /// They can't be read.
+    Unreadable,
+    /// A range ends when it begins.
+    Empty,
+    /// Two ranges run into each other, or the later stands first.
+    Overlapping,
+}
+
+const MINUTES_OF_DAY: u16 = 24 * 60;
+
+/// Reads `08:00-22:30`, or several such with commas: ranges of minutes from midnight, in order, apart from each other. A
+/// range whose end is before its start ends on the next day.
+///
+/// # Errors
+/// [`HoursMistake`] of the first range that is wrong.
+pub fn daily_hours(text: &str) -> Result<Vec<(u16, u16)>, HoursMistake> {
+    let mut ranges: Vec<(u16, u16)> = Vec::new();
+    for range in text.split(',') {
+        let (from, to) = range.split_once(['-', '–']).ok_or(HoursMistake::Unreadable)?;
+        let from = minute_of_day(from).ok_or(HoursMistake::Unreadable)?;
+        let to = minute_of_day(to).ok_or(HoursMistake::Unreadable)?;
+        if from == to {
+            return Err(HoursMistake::Empty);
+        }
+        if from == MINUTES_OF_DAY {
+            return Err(HoursMistake::Unreadable);
+        }
+        let to = if to < from { to + MINUTES_OF_DAY } else { to };
+        if ranges.last().is_some_and(|(_, before)| *before >= from) {
+            return Err(HoursMistake::Overlapping);
+        }
+        ranges.push((from, to));
+    }
+    Ok(ranges)
+}
+
+fn minute_of_day(text: &str) -> Option<u16> {
+    let (hour, minute) = text.trim().split_once(':')?;
+    let digits = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
+    if !digits(hour) || !digits(minute) || hour.len() > 2 || minute.len() != 2 {
+        return None;
+    }
+    let (hour, minute): (u16, u16) = (hour.parse().ok()?, minute.parse().ok()?);
+    let total = hour * 60 + minute;
+    (minute < 60 && total <= MINUTES_OF_DAY).then_some(total)
+}
+
 /// The civil day of a time zone around an instant: from its first moment to that of the next day, microseconds since
 /// 1970. It has 23 or 25 hours where the clocks change. Far beyond the years that a calendar knows, days are those of
 /// UTC.

@@ -3,15 +3,16 @@
 mod absence;
 mod grouping;
 mod interval_join;
+mod reference_join;
 
 use std::sync::Arc;
 
-use arrow::datatypes::SchemaRef;
-use datafusion::common::{DFSchema, Result};
+use arrow::datatypes::{DataType, SchemaRef};
+use datafusion::common::{DFSchema, Result, ScalarValue};
 use datafusion::execution::context::ExecutionProps;
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion::logical_expr::utils::split_conjunction;
-use datafusion::logical_expr::{Expr, ExprSchemable, Join, JoinType, LogicalPlan};
+use datafusion::logical_expr::{self, Expr, ExprSchemable, LogicalPlan, lit};
 use datafusion::physical_expr::planner::create_physical_expr;
 
 use crate::absent::AbsentNode;
@@ -21,11 +22,10 @@ use crate::below::{Below, unaliased, window_of};
 use crate::catalog::{Catalog, Relation};
 use crate::computed::Computed;
 use crate::error::{Position, QueryError, find_word, from_datafusion};
-use crate::join::{JoinPlan, ReferenceJoin};
 use crate::match_recognize::{MatchNode, MatchRecognize, Prepared, refuse_what_cannot_stream};
 use crate::operator::{Filter, Project, Relabel};
 use crate::pipeline::Pipeline;
-use crate::statement::{Emit, Statement};
+use crate::statement::{Emit, Statement, StatementKind};
 use crate::window::{AMENDED, Assigner, FINAL, WindowNode};
 
 /// A compiled SELECT.
@@ -43,6 +43,10 @@ pub(crate) struct Compiled {
     pub(crate) emit: Emit,
     /// The reference tables it looks up.
     pub(crate) references: Vec<String>,
+    /// Those of them that it looks up as they were at some time.
+    pub(crate) versions_of: Vec<String>,
+    /// Whether it reads what people were sent, or what comes of that.
+    pub(crate) follows: bool,
     /// What its author should know before it runs.
     pub(crate) warnings: Vec<QueryError>,
 }
@@ -55,6 +59,7 @@ pub(crate) fn compile(
     keeps_causes: bool,
 ) -> Result<Compiled, QueryError> {
     let mut compiler = Compiler {
+        text: statement.placed_select(),
         statement,
         catalog,
         keeps_causes,
@@ -66,10 +71,12 @@ pub(crate) fn compile(
         running: false,
         amends: false,
         references: Vec::new(),
+        versions_of: Vec::new(),
         warnings: Vec::new(),
     };
     refuse_what_cannot_stream(plan, statement, catalog)?;
     compiler.node(plan)?;
+    let follows = compiler.refuse_two_times()?;
     let emit = statement
         .emit
         .unwrap_or(if compiler.windowed { Emit::Close } else { Emit::Update });
@@ -85,11 +92,15 @@ pub(crate) fn compile(
         amends: compiler.amends,
         emit,
         references: compiler.references,
+        versions_of: compiler.versions_of,
+        follows,
         warnings: compiler.warnings,
     })
 }
 
 struct Compiler<'a> {
+    /// The SELECT, in which places are those of the whole text.
+    text: String,
     statement: &'a Statement,
     catalog: &'a Catalog,
     keeps_causes: bool,
@@ -103,21 +114,50 @@ struct Compiler<'a> {
     /// Whether what was compiled so far says rows again.
     amends: bool,
     references: Vec<String>,
+    versions_of: Vec<String>,
     warnings: Vec<QueryError>,
 }
 
 impl Compiler<'_> {
     fn at(&self, word: &str) -> Position {
-        find_word(&self.statement.select, word, self.statement.at).unwrap_or(self.statement.at)
+        find_word(&self.text, word, self.statement.at).unwrap_or(self.statement.at)
     }
 
     fn wrap<T>(&self, result: Result<T>) -> Result<T, QueryError> {
-        result.map_err(|error| from_datafusion(&error, self.statement.at, &self.statement.select))
+        result.map_err(|error| from_datafusion(&error, self.statement.at, &self.text))
     }
 
     fn physical(&self, expr: &Expr, schema: &DFSchema) -> Result<Computed, QueryError> {
         let physical = create_physical_expr(expr, schema, &self.props, &PhysicalPlanningContext::default());
         self.wrap(physical.and_then(|physical| Computed::new(physical, schema.as_arrow())))
+    }
+
+    /// What of a row must be equal to find another, as bytes are: minus nothing is nothing.
+    fn join_key(&self, expr: &Expr, schema: &DFSchema) -> Result<(Computed, DataType), QueryError> {
+        let data_type = self.wrap(expr.get_type(schema))?;
+        let key = if data_type.is_floating() {
+            // -0.0 + 0.0 is 0.0, and every other number stays what it was.
+            let nothing = self.wrap(ScalarValue::new_zero(&data_type))?;
+            self.physical(&(expr.clone() + lit(nothing)), schema)?
+        } else {
+            self.physical(expr, schema)?
+        };
+        Ok((key, data_type))
+    }
+
+    fn filter_over(&mut self, child: usize, filter: &logical_expr::Filter) -> Result<usize, QueryError> {
+        let predicate = self.physical(&filter.predicate, filter.input.schema())?;
+        Ok(self.pipeline.add(Box::new(Filter::new(predicate)), &[child]))
+    }
+
+    fn projection_over(&mut self, child: usize, projection: &logical_expr::Projection) -> Result<usize, QueryError> {
+        let expressions = projection
+            .expr
+            .iter()
+            .map(|expr| self.physical(expr, projection.input.schema()))
+            .collect::<Result<Vec<_>, _>>()?;
+        let schema = Arc::new(projection.schema.as_arrow().clone());
+        Ok(self.pipeline.add(Box::new(Project::new(expressions, schema)), &[child]))
     }
 
     fn node(&mut self, plan: &LogicalPlan) -> Result<usize, QueryError> {
@@ -130,18 +170,11 @@ impl Compiler<'_> {
                 if takes_final(&filter.predicate) {
                     self.amends = amends;
                 }
-                let predicate = self.physical(&filter.predicate, filter.input.schema())?;
-                Ok(self.pipeline.add(Box::new(Filter::new(predicate)), &[child]))
+                self.filter_over(child, filter)
             }
             LogicalPlan::Projection(projection) => {
                 let child = self.node(&projection.input)?;
-                let expressions = projection
-                    .expr
-                    .iter()
-                    .map(|expr| self.physical(expr, projection.input.schema()))
-                    .collect::<Result<Vec<_>, _>>()?;
-                let schema = Arc::new(projection.schema.as_arrow().clone());
-                Ok(self.pipeline.add(Box::new(Project::new(expressions, schema)), &[child]))
+                self.projection_over(child, projection)
             }
             LogicalPlan::Extension(extension) if extension.node.as_any().is::<WindowNode>() => {
                 let window = window_of(plan).expect("the guard looked");
@@ -213,7 +246,31 @@ impl Compiler<'_> {
         }))
     }
 
-    fn leaf(&mut self, scan: &datafusion::logical_expr::TableScan) -> Result<usize, QueryError> {
+    /// What people were sent is known when all else has been said of the same time, and what comes of it goes on by itself.
+    /// Tells whether this does.
+    fn refuse_two_times(&self) -> Result<bool, QueryError> {
+        let (follows, others): (Vec<&str>, Vec<&str>) =
+            self.pipeline.sources().partition(|name| self.catalog.follows(name));
+        let Some(first) = follows.first() else { return Ok(false) };
+        if let Some(other) = others.first() {
+            return Err(self.at(first).mistake(
+                format!("'{first}' is known later than '{other}' of the same time, and both are read"),
+                "read each in a query of its own; a reference table may be joined with either",
+            ));
+        }
+        if matches!(&self.statement.kind, StatementKind::Alert(alert) if alert.message.is_some()) {
+            return Err(self.at(first).mistake(
+                format!(
+                    "'{}' writes to people and reads what they were written, which would go round for ever",
+                    self.statement.name
+                ),
+                "let it read what people do, such as 'reply', or leave out `message` and tell staff",
+            ));
+        }
+        Ok(true)
+    }
+
+    fn leaf(&mut self, scan: &logical_expr::TableScan) -> Result<usize, QueryError> {
         let name = scan.table_name.table().to_owned();
         if self.is_reference(&name) {
             return Err(self.at(&name).mistake(
@@ -224,13 +281,17 @@ impl Compiler<'_> {
         self.scan(scan, &name)
     }
 
-    fn scan(&mut self, scan: &datafusion::logical_expr::TableScan, name: &str) -> Result<usize, QueryError> {
+    fn scan(&mut self, scan: &logical_expr::TableScan, name: &str) -> Result<usize, QueryError> {
         let schema = Arc::new(scan.projected_schema.as_arrow().clone());
         let relabel = Relabel::new(scan.projection.clone(), schema, format!("Read {name}"));
         let index = self.pipeline.add_leaf(name, Box::new(relabel));
-        if let Some(Relation::Output { lag_us, amends }) = self.catalog.get(name).map(|entry| &entry.relation) {
-            self.source_lag_us = self.source_lag_us.max(*lag_us);
-            self.amends |= *amends;
+        match self.catalog.get(name).map(|entry| &entry.relation) {
+            Some(Relation::Output { lag_us, amends, .. }) => {
+                self.source_lag_us = self.source_lag_us.max(*lag_us);
+                self.amends |= *amends;
+            }
+            Some(Relation::Stream { lag_us }) => self.source_lag_us = self.source_lag_us.max(*lag_us),
+            Some(Relation::Reference) | None => {}
         }
         Ok(index)
     }
@@ -249,107 +310,6 @@ impl Compiler<'_> {
         // It speaks once of each match, as a window that closes does.
         (self.has_state, self.windowed) = (true, true);
         Ok(self.pipeline.add(Box::new(MatchRecognize::new(prepared)), &[child]))
-    }
-
-    fn only_references(&self, plan: &LogicalPlan) -> bool {
-        match plan {
-            LogicalPlan::TableScan(scan) => self.is_reference(scan.table_name.table()),
-            LogicalPlan::SubqueryAlias(_) | LogicalPlan::Filter(_) | LogicalPlan::Projection(_) => {
-                plan.inputs().into_iter().all(|input| self.only_references(input))
-            }
-            _ => false,
-        }
-    }
-
-    fn join(&mut self, join: &Join) -> Result<usize, QueryError> {
-        let stream_is_left = match (self.only_references(&join.left), self.only_references(&join.right)) {
-            (false, true) => true,
-            (true, false) => false,
-            (false, false) => return self.join_streams(join),
-            (true, true) => return self.node(&join.left),
-        };
-        let keeps_unmatched = match (join.join_type, stream_is_left) {
-            (JoinType::Inner, _) => false,
-            (JoinType::Left, true) | (JoinType::Right, false) => true,
-            (other, _) => {
-                return Err(self.at("JOIN").mistake(
-                    format!(
-                        "{} JOIN would have to say rows of the table that nothing matches",
-                        other.to_string().to_uppercase()
-                    ),
-                    "JOIN, or LEFT JOIN with the stream on the left",
-                ));
-            }
-        };
-        let (stream, table) = if stream_is_left {
-            (&join.left, &join.right)
-        } else {
-            (&join.right, &join.left)
-        };
-        let child = self.node(stream)?;
-        let (table_side, references) = self.table_side(table)?;
-        self.references.extend(references);
-        let mut plan = JoinPlan {
-            table_side,
-            table_schema: Arc::new(table.schema().as_arrow().clone()),
-            stream_keys: Vec::new(),
-            table_keys: Vec::new(),
-            key_types: Vec::new(),
-            filter: None,
-            keeps_unmatched,
-            stream_is_left,
-            schema: Arc::new(join.schema.as_arrow().clone()),
-        };
-        for (left, right) in &join.on {
-            let (of_stream, of_table) = if stream_is_left { (left, right) } else { (right, left) };
-            plan.key_types.push(self.wrap(of_table.get_type(table.schema()))?);
-            plan.stream_keys.push(self.physical(of_stream, stream.schema())?);
-            plan.table_keys.push(self.physical(of_table, table.schema())?);
-        }
-        if let Some(filter) = &join.filter {
-            plan.filter = Some(self.physical(filter, &join.schema)?);
-        }
-        let operator = self.wrap(ReferenceJoin::new(plan))?;
-        Ok(self.pipeline.add(Box::new(operator), &[child]))
-    }
-
-    /// Compiles what is done to a reference table before it is joined.
-    fn table_side(&mut self, plan: &LogicalPlan) -> Result<(Pipeline, Vec<String>), QueryError> {
-        let outer = std::mem::take(&mut self.pipeline);
-        let compiled = self.table_node(plan);
-        let table_side = std::mem::replace(&mut self.pipeline, outer);
-        compiled?;
-        let names = table_side.sources().map(str::to_owned).collect();
-        Ok((table_side, names))
-    }
-
-    fn table_node(&mut self, plan: &LogicalPlan) -> Result<usize, QueryError> {
-        match plan {
-            LogicalPlan::TableScan(scan) => {
-                let name = scan.table_name.table().to_owned();
-                self.scan(scan, &name)
-            }
-            LogicalPlan::SubqueryAlias(alias) => self.table_node(&alias.input),
-            LogicalPlan::Filter(filter) => {
-                let child = self.table_node(&filter.input)?;
-                let predicate = self.physical(&filter.predicate, filter.input.schema())?;
-                Ok(self.pipeline.add(Box::new(Filter::new(predicate)), &[child]))
-            }
-            LogicalPlan::Projection(projection) => {
-                let child = self.table_node(&projection.input)?;
-                let expressions = projection
-                    .expr
-                    .iter()
-                    .map(|expr| self.physical(expr, projection.input.schema()))
-                    .collect::<Result<Vec<_>, _>>()?;
-                let schema = Arc::new(projection.schema.as_arrow().clone());
-                Ok(self.pipeline.add(Box::new(Project::new(expressions, schema)), &[child]))
-            }
-            other => Err(self
-                .statement
-                .at
-                .wrong(format!("{} can't be done to a reference table", other.display()))),
-        }
     }
 }
 
@@ -394,6 +354,7 @@ pub(crate) fn output_relation(compiled: &Compiled) -> Relation {
     Relation::Output {
         amends: compiled.amends,
         lag_us: compiled.lag_us,
+        follows: compiled.follows,
     }
 }
 

@@ -4,28 +4,27 @@
 //! lost. So what a row by itself needs most is evaluated here, on plain values; the rest goes through DataFusion. Both
 //! ways give the same values and fail alike, which the tests below hold against each other.
 
+mod stock;
 #[cfg(test)]
 mod tests;
 
 use std::cmp::Ordering;
-use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, ArrowNativeTypeOp, BooleanArray, RecordBatch, RecordBatchOptions};
-use arrow::datatypes::{DataType, FieldRef, Schema, SchemaRef};
+use arrow::array::{Array, ArrayRef, ArrowNativeTypeOp, BooleanArray, RecordBatch};
+use arrow::datatypes::{DataType, FieldRef, Schema};
 use arrow::error::ArrowError;
 use datafusion::common::cast::as_boolean_array;
-use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{Result, ScalarValue, exec_err, internal_datafusion_err};
 use datafusion::config::ConfigOptions;
 use datafusion::logical_expr::{ColumnarValue, Operator, ScalarFunctionArgs, ScalarUDF};
 use datafusion::physical_expr::expressions::{
     BinaryExpr, CaseExpr, CastExpr, Column, IsNotNullExpr, IsNullExpr, Literal, NotExpr,
 };
-use datafusion::physical_expr::utils::collect_columns;
 use datafusion::physical_expr::{PhysicalExpr, ScalarFunctionExpr};
 
+use self::stock::Stock;
 use crate::typed::typed;
 use crate::value::{Value, is_plain};
 
@@ -93,9 +92,20 @@ impl Computed {
         Ok(matches!(self.single.see(row, &mut made)?, Value::Bool(true)))
     }
 
+    /// Whether some row could make it fail, as far as is known.
+    pub(crate) fn can_fail(&self) -> bool {
+        self.single.can_fail()
+    }
+
     /// The type it gives for rows of `schema`.
     pub(crate) fn data_type(&self, schema: &Schema) -> Result<DataType> {
         self.stock.data_type(schema)
+    }
+}
+
+impl PartialEq for Computed {
+    fn eq(&self, other: &Self) -> bool {
+        *self.stock == *other.stock
     }
 }
 
@@ -412,6 +422,23 @@ impl Single {
         }
     }
 
+    fn can_fail(&self) -> bool {
+        match self {
+            Self::Column(_) | Self::Literal(_) => false,
+            Self::Arithmetic(Arithmetic::Divide | Arithmetic::Remainder, _) => true,
+            Self::Arithmetic(_, sides) | Self::Comparison(_, sides) | Self::And(sides) | Self::Or(sides) => {
+                sides.0.can_fail() || sides.1.can_fail()
+            }
+            Self::Not(of) | Self::IsNull(of) | Self::IsNotNull(of) | Self::IntToFloat(of) => of.can_fail(),
+            Self::Extreme(_, of) => of.iter().any(Self::can_fail),
+            Self::Case(branches, otherwise) => {
+                let mut all = branches.iter().flat_map(|(when, then)| [when, then]);
+                all.any(Self::can_fail) || otherwise.as_ref().is_some_and(|otherwise| otherwise.can_fail())
+            }
+            Self::FloatToInt(_) | Self::OfFloat(..) | Self::Call(_) | Self::Stock(_) => true,
+        }
+    }
+
     fn value(&self, row: &[Value]) -> Result<Value> {
         let (mut a, mut b) = (Value::Null, Value::Null);
         Ok(match self {
@@ -540,50 +567,5 @@ impl Call {
                 array.len()
             )),
         }
-    }
-}
-
-/// What DataFusion evaluates, over the columns that it needs and no others.
-#[derive(Debug)]
-struct Stock {
-    expression: Arc<dyn PhysicalExpr>,
-    columns: Vec<usize>,
-    schema: SchemaRef,
-}
-
-impl Stock {
-    fn new(expression: &Arc<dyn PhysicalExpr>, schema: &Schema) -> Result<Self> {
-        let columns: BTreeSet<usize> = collect_columns(expression).iter().map(Column::index).collect();
-        let columns: Vec<usize> = columns.into_iter().collect();
-        let narrow = Arc::new(schema.project(&columns)?);
-        let narrowed = Arc::clone(expression).transform_up(|node| {
-            Ok(match node.downcast_ref::<Column>() {
-                Some(column) => {
-                    let at = columns
-                        .binary_search(&column.index())
-                        .map_err(|_| internal_datafusion_err!("the column '{}' was not collected", column.name()))?;
-                    Transformed::yes(Arc::new(Column::new(column.name(), at)) as Arc<dyn PhysicalExpr>)
-                }
-                None => Transformed::no(node),
-            })
-        })?;
-        Ok(Self {
-            expression: typed(narrowed.data, &narrow)?,
-            columns,
-            schema: narrow,
-        })
-    }
-
-    fn value(&self, row: &[Value]) -> Result<Value> {
-        let columns = self
-            .columns
-            .iter()
-            .zip(self.schema.fields())
-            .map(|(index, field)| row[*index].to_array(field.data_type()))
-            .collect();
-        let options = RecordBatchOptions::new().with_row_count(Some(1));
-        let batch = RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &options)?;
-        let array = self.expression.evaluate(&batch)?.into_array(1)?;
-        Ok(Value::at(&array, 0))
     }
 }

@@ -5,6 +5,8 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
+/// Shorter differences than this are not told apart, nanoseconds: a clock reads no finer.
+const LEAST_NS: u64 = 16;
 /// Longer evaluations than this count as this long, nanoseconds.
 const LONGEST_NS: u64 = 60_000_000_000;
 /// Digits that percentiles are right to.
@@ -43,6 +45,14 @@ pub(crate) struct Cost {
     took: Histogram<u32>,
 }
 
+/// It grows as far as values go: room for a minute would be more than all else that most queries keep.
+fn small_histogram() -> Histogram<u32> {
+    let mut histogram =
+        Histogram::new_with_bounds(LEAST_NS, 2 * LEAST_NS, DIGITS).expect("the bounds and digits are right");
+    histogram.auto(true);
+    histogram
+}
+
 impl Default for Cost {
     fn default() -> Self {
         Self {
@@ -51,7 +61,7 @@ impl Default for Cost {
             late_rows: 0,
             amended_before: 0,
             busy_ns: 0,
-            took: Histogram::new_with_bounds(1, LONGEST_NS, DIGITS).expect("the bounds and digits are right"),
+            took: small_histogram(),
         }
     }
 }
@@ -61,7 +71,9 @@ impl Cost {
     pub(crate) fn note(&mut self, took: Duration) {
         let ns = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
         self.busy_ns = self.busy_ns.saturating_add(ns);
-        self.took.saturating_record(ns.max(1));
+        self.took
+            .record(ns.clamp(LEAST_NS, LONGEST_NS))
+            .expect("it grows as far as its longest");
     }
 
     /// As people read it; amended rows are counted by the operators.
@@ -78,5 +90,26 @@ impl Cost {
             p50_us: percentile(0.5),
             p99_us: percentile(0.99),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::Cost;
+
+    #[test]
+    fn percentiles_are_right_however_far_the_values_lie_apart() {
+        let mut cost = Cost::default();
+        for us in 1..=1_000 {
+            cost.note(Duration::from_micros(us));
+        }
+        cost.note(Duration::ZERO);
+        cost.note(Duration::from_secs(3_600));
+        let counters = cost.counters(0);
+        assert_eq!(counters.evaluations, 1_002);
+        assert!((counters.p50_us / 500.0 - 1.0).abs() < 0.01, "{counters:?}");
+        assert!((counters.p99_us / 992.0 - 1.0).abs() < 0.01, "{counters:?}");
     }
 }

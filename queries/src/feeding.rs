@@ -9,6 +9,8 @@ use proptest::prelude::*;
 use serde_json::Value as Json;
 
 use crate::bounded::{self, Recorded};
+use crate::budget::Budget;
+use crate::capture::tests::Chain;
 use crate::flow::Flow;
 use crate::query::Output;
 use crate::query_set::{QuerySet, Restored};
@@ -159,21 +161,36 @@ impl Said {
     }
 }
 
-fn queries(sql: &str) -> QuerySet {
+/// The queries of these statements.
+pub(crate) fn queries(sql: &str) -> QuerySet {
     let mut queries = QuerySet::new();
     let mistakes = queries.create_all(parse_statements(sql).expect("it can be read"));
     assert!(mistakes.is_empty(), "{mistakes:?}");
     queries
 }
 
-/// Feeds `events` in batches of these sizes, over and over, and lets time run out. When `restarting`, all state goes
-/// through bytes into new queries after each batch.
-pub(crate) fn feed(sql: &str, events: &[Event], sizes: &[usize], restarting: bool) -> Said {
+/// How time moves on between batches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Moving {
+    /// All at once.
+    AtOnce,
+    /// All at once; then all state goes through bytes into new queries.
+    Restarting,
+    /// A row at a time, so many rows, then come the next events; what is left goes through bytes into new queries.
+    InParts(usize),
+}
+
+/// Feeds `events` in batches of these sizes, over and over, and lets time run out. Then nothing is kept, but by queries
+/// whose names begin with `over_running_`: their windows have no end.
+pub(crate) fn feed(sql: &str, events: &[Event], sizes: &[usize], moving: Moving) -> Said {
     let mut outputs = Vec::new();
-    let mut set = stepped(sql, events, sizes, restarting, &mut outputs);
+    let mut set = stepped(sql, events, sizes, moving, &mut outputs);
     set.advance(i64::MAX / 4, &mut outputs);
     for query in set.queries() {
         assert_eq!(query.broken(), None, "{} has stopped", query.name());
+        if query.name().starts_with("over_running_") {
+            continue;
+        }
         let left = query.footprint();
         assert_eq!(left.keys, 0, "{} keeps rows that nothing finds", query.name());
         // Windows keep some memory for those that come next.
@@ -187,34 +204,46 @@ pub(crate) fn feed(sql: &str, events: &[Event], sizes: &[usize], restarting: boo
 /// The same one by one without the end of time.
 pub(crate) fn feed_without_end(sql: &str, events: &[Event]) -> Said {
     let mut outputs = Vec::new();
-    stepped(sql, events, &[1], false, &mut outputs);
+    stepped(sql, events, &[1], Moving::AtOnce, &mut outputs);
     Said::of(&outputs)
 }
 
-fn stepped(sql: &str, events: &[Event], sizes: &[usize], restarting: bool, outputs: &mut Vec<Output>) -> QuerySet {
+/// Feeds events, each with its number, as one batch of each stream.
+pub(crate) fn push(set: &mut QuerySet, events: &[(usize, &Event)], outputs: &mut Vec<Output>) {
+    for stream in EVENT_STREAMS {
+        let of_stream: Vec<(usize, &Event)> = events
+            .iter()
+            .copied()
+            .filter(|(_, event)| event.stream == stream)
+            .collect();
+        if !of_stream.is_empty() {
+            set.push(stream, &Rows::Many(flow_of(stream, &of_stream)), outputs);
+        }
+    }
+}
+
+fn stepped(sql: &str, events: &[Event], sizes: &[usize], moving: Moving, outputs: &mut Vec<Output>) -> QuerySet {
     let mut set = queries(sql);
-    let mut from = 0;
+    let (mut from, mut step, mut chain) = (0, 0, Chain::default());
     let mut sizes = sizes.iter().copied().cycle();
     while from < events.len() {
         let to = (from + sizes.next().unwrap_or(1)).min(events.len());
-        for stream in EVENT_STREAMS {
-            let of_stream: Vec<(usize, &Event)> = (from..to)
-                .map(|number| (number, &events[number]))
-                .filter(|(_, event)| event.stream == stream)
-                .collect();
-            if !of_stream.is_empty() {
-                set.push(stream, &Rows::Many(flow_of(stream, &of_stream)), outputs);
+        let batch: Vec<(usize, &Event)> = (from..to).map(|number| (number, &events[number])).collect();
+        push(&mut set, &batch, outputs);
+        match moving {
+            Moving::InParts(rows) => {
+                set.advance_within(events[to - 1].left, Budget::one_part(1), outputs);
+                for _ in 1..rows {
+                    set.work(Budget::one_part(1), outputs);
+                }
             }
+            _ => set.advance(events[to - 1].left, outputs),
         }
-        set.advance(events[to - 1].left, outputs);
-        if restarting {
-            let snapshots: Vec<QuerySnapshot> = set
-                .snapshot()
-                .expect("state can be written")
-                .iter()
-                .map(|snapshot| snapshot.to_bytes().expect("it can be written"))
-                .map(|bytes| QuerySnapshot::from_bytes(&bytes).expect("it can be read"))
-                .collect();
+        let snapshots: Option<Vec<QuerySnapshot>> = match moving {
+            Moving::AtOnce => None,
+            _ => chain.step(&mut set, step),
+        };
+        if let Some(snapshots) = snapshots {
             let watermark = set.watermark();
             set = queries(sql);
             let outcome = set.restore(watermark, &snapshots);
@@ -223,13 +252,13 @@ fn stepped(sql: &str, events: &[Event], sizes: &[usize], restarting: bool, outpu
                 "{outcome:?}"
             );
         }
-        from = to;
+        (from, step) = (to, step + 1);
     }
     set
 }
 
 /// What bounded runs say over the events that are not late; each statement may read those before it.
-fn bounded_rows(sql: &str, events: &[Event], lateness: i64) -> BTreeMap<String, Vec<String>> {
+pub(crate) fn bounded_rows(sql: &str, events: &[Event], lateness: i64) -> BTreeMap<String, Vec<String>> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .build()
         .expect("a runtime can be made");
@@ -274,7 +303,7 @@ fn is_late(event: &Event, lateness: i64) -> bool {
 /// or the output of others. Names that begin with `over_` are those whose rows have no causes or watermarks of
 /// their own.
 pub(crate) fn check(sql: &str, events: &[Event], lateness: i64, sizes: &[usize]) -> Result<(), TestCaseError> {
-    let singly = feed(sql, events, &[1], false);
+    let singly = feed(sql, events, &[1], Moving::AtOnce);
     let bounded = bounded_rows(sql, events, lateness);
     let names: BTreeSet<&String> = singly.rows.keys().chain(bounded.keys()).collect();
     for name in names.into_iter().filter(|name| *name != "too_late") {
@@ -299,13 +328,19 @@ pub(crate) fn check(sql: &str, events: &[Event], lateness: i64, sizes: &[usize])
         .map(|(number, event)| format!("{{\"event_id\":\"e{number}\",\"stream\":\"{}\"}}", event.stream))
         .collect();
     prop_assert_eq!(reported.len(), late.len(), "{:?} of {:#?}", reported, events);
-    for (sizes, restarting) in [(sizes, false), (&[events.len()][..], false), (sizes, true)] {
-        let said = feed(sql, events, sizes, restarting);
+    let ways = [
+        (sizes, Moving::AtOnce),
+        (&[events.len()][..], Moving::AtOnce),
+        (sizes, Moving::Restarting),
+        (sizes, Moving::InParts(sizes[0])),
+    ];
+    for (sizes, moving) in ways {
+        let said = feed(sql, events, sizes, moving);
         prop_assert_eq!(
             &said.rows,
             &singly.rows,
-            "restarting {} in batches of {:?} of {:#?}",
-            restarting,
+            "{:?} in batches of {:?} of {:#?}",
+            moving,
             sizes,
             events
         );

@@ -36,10 +36,15 @@ impl Flow {
 
     /// One row as a flow of its own; shares the columns.
     pub fn row(&self, index: usize) -> Self {
+        self.slice(index, 1)
+    }
+
+    /// So many rows from one on; shares the columns.
+    pub(crate) fn slice(&self, from: usize, rows: usize) -> Self {
         Self {
-            batch: self.batch.slice(index, 1),
-            watermarks: Arc::new(self.watermarks.slice(index, 1)),
-            causes: Arc::new(self.causes.slice(index, 1)),
+            batch: self.batch.slice(from, rows),
+            watermarks: Arc::new(self.watermarks.slice(from, rows)),
+            causes: Arc::new(self.causes.slice(from, rows)),
         }
     }
 

@@ -11,20 +11,24 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
-use datafusion::common::Result;
-use rustc_hash::FxHashMap;
+use datafusion::common::{DataFusionError, Result, exec_datafusion_err};
 
+use crate::capture::CapturedOperator;
+use crate::capture::noting::{Id, KeepsRows, Mark, Noting};
 use crate::computed::Computed;
-use crate::key_bytes::KeyBytes;
-use crate::operator::{Context, Footprint, LateRow, Operator};
+use crate::key_bytes::{HashedKey, KeyBytes};
+use crate::operator::{Context, Footprint, LateRow, Operator, Progress};
 use crate::row::{Row, Rows};
 use crate::time_bound::shown_us;
 use crate::value::Value;
 
 /// Why a row takes no part in a join.
 pub(crate) const PARTNERS_WERE_FINAL: &str = "the rows it could be joined with were final";
-/// What a kept row takes beside its values and its key, bytes by estimate: its places in two maps.
-const BYTES_PER_ROW: usize = 160;
+/// Bytes of joined rows that may be said at once, by estimate. Where each row finds a hundred others in each of forty
+/// streams, what one row says is without end.
+const SAID_AT_ONCE_MAX: usize = 256 << 20;
+/// What a kept row takes beside its values and its key, bytes by estimate: its places in two trees.
+const BYTES_PER_ROW: usize = 224;
 
 /// All that is fixed when the query is created.
 pub(crate) struct IntervalJoinPlan {
@@ -64,17 +68,25 @@ pub(crate) struct IntervalJoin {
     sides: [Side; 2],
     /// Numbers rows in the order in which they came: rows of one time keep it.
     next_number: u64,
+    /// What has changed since the last capture.
+    noting: Option<Noting<KeptAt>>,
 }
 
 /// A row's place in time.
 type Place = (i64, u64);
 
+/// The place before all others.
+const FIRST_PLACE: Place = (i64::MIN, 0);
+
 /// The rows of one side that may still find others.
 #[derive(Default)]
 struct Side {
-    rows: FxHashMap<Arc<[u8]>, BTreeMap<Place, Kept>>,
+    /// By key, and those of a key by time.
+    rows: BTreeMap<(HashedKey, Place), Kept>,
     /// The same rows by time alone, which is the order in which they are forgotten.
-    order: BTreeMap<Place, Arc<[u8]>>,
+    order: BTreeMap<Place, HashedKey>,
+    /// How many keys they have.
+    keys: usize,
     bytes: usize,
 }
 
@@ -84,7 +96,11 @@ struct Kept {
     watermark: i64,
     cause: Option<Arc<str>>,
     is_matched: bool,
+    mark: Mark,
 }
+
+/// A side, and a row's place on it.
+type KeptAt = (usize, Place);
 
 impl Kept {
     fn size(&self, key: &[u8]) -> usize {
@@ -93,26 +109,43 @@ impl Kept {
 }
 
 impl Side {
-    fn insert(&mut self, key: &[u8], place: Place, row: Kept) {
-        self.bytes += row.size(key);
-        let key = match self.rows.get_key_value(key) {
-            Some((key, _)) => Arc::clone(key),
-            None => key.into(),
+    fn insert(&mut self, key: HashedKey, place: Place, row: Kept) {
+        self.bytes += row.size(key.bytes());
+        let key = match self.key(&key) {
+            Some(key) => key.clone(),
+            None => {
+                self.keys += 1;
+                key
+            }
         };
-        self.rows.entry(Arc::clone(&key)).or_default().insert(place, row);
-        self.order.insert(place, key);
+        self.order.insert(place, key.clone());
+        self.rows.insert((key, place), row);
+    }
+
+    /// The key as it is kept.
+    fn key(&self, key: &HashedKey) -> Option<&HashedKey> {
+        let behind = self.rows.range((key.clone(), FIRST_PLACE)..);
+        let (first, _) = behind.map(|((key, place), _)| (key, place)).next()?;
+        (first == key).then_some(first)
+    }
+
+    /// The rows of a key whose times lie between two.
+    fn between(&mut self, key: &HashedKey, from: i64, to: i64) -> impl Iterator<Item = (Place, &mut Kept)> {
+        // No row has the last number.
+        let behind = if from <= to { (to, u64::MAX) } else { (from, 0) };
+        let found = self.rows.range_mut((key.clone(), (from, 0))..(key.clone(), behind));
+        found.map(|((_, place), row)| (*place, row))
     }
 
     /// Takes the earliest row out, if its time is before `time`.
     fn take_before(&mut self, time: i64) -> Option<(Place, Kept)> {
         let first = self.order.first_entry().filter(|entry| entry.key().0 < time)?;
         let (place, key) = first.remove_entry();
-        let rows = self.rows.get_mut(&key)?;
-        let row = rows.remove(&place)?;
-        if rows.is_empty() {
-            self.rows.remove(&key);
+        let row = self.rows.remove(&(key.clone(), place))?;
+        self.bytes -= row.size(key.bytes());
+        if self.key(&key).is_none() {
+            self.keys -= 1;
         }
-        self.bytes -= row.size(&key);
         Some((place, row))
     }
 }
@@ -131,6 +164,20 @@ impl IntervalJoinPlan {
             (-self.high_us, -self.low_us)
         };
         (time.saturating_add(from), time.saturating_add(to))
+    }
+
+    /// Joined rows that may be said at once.
+    fn said_at_once_max(&self) -> usize {
+        SAID_AT_ONCE_MAX / (size_of::<Row>() + self.schema.fields().len().max(1) * size_of::<Value>())
+    }
+
+    fn says_too_much(&self) -> DataFusionError {
+        exec_datafusion_err!(
+            "rows that came at once are joined with so many others that they would say more than {} rows of {} columns; a \
+             shorter interval between the two times, or a further column that has to be equal, would be right",
+            self.said_at_once_max(),
+            self.schema.fields().len()
+        )
     }
 
     /// A row of `side` beside one of the other side, in the order of the output.
@@ -158,6 +205,7 @@ impl IntervalJoin {
             plan,
             sides: [Side::default(), Side::default()],
             next_number: 0,
+            noting: None,
         }
     }
 
@@ -192,14 +240,8 @@ impl IntervalJoin {
         let [left, right] = &mut self.sides;
         let (own, other) = if side == 0 { (left, right) } else { (right, left) };
         // A key with a null is kept under its bytes like others, and no row looks there.
-        let partners = other
-            .rows
-            .get_mut(key.bytes.as_slice())
-            .filter(|_| !finds_nothing && from <= to);
-        for (found_at, found) in partners
-            .into_iter()
-            .flat_map(|rows| rows.range_mut((from, 0)..=(to, u64::MAX)))
-        {
+        let partners = (!finds_nothing).then(|| other.between(&key.hashed, from, to));
+        for (found_at, found) in partners.into_iter().flatten() {
             let values = IntervalJoinPlan::beside(side, &row.values, &found.values);
             if let Some(filter) = &plan.filter
                 && !filter.holds(&values)?
@@ -207,7 +249,14 @@ impl IntervalJoin {
                 continue;
             }
             is_matched = true;
-            found.is_matched = true;
+            if !std::mem::replace(&mut found.is_matched, true)
+                && let Some(noting) = &mut self.noting
+            {
+                noting.note(&mut found.mark, (1 - side, found_at));
+            }
+            if said.len() >= plan.said_at_once_max() {
+                return Err(plan.says_too_much());
+            }
             // The row that came later made the pair. Of rows that met the same watermark nobody knows that, however
             // they were batched: there it is the one of the later time, and the right one of the same time.
             let is_later = (row.watermark, time, side) > (found.watermark, found_at.0, 1 - side);
@@ -227,8 +276,12 @@ impl IntervalJoin {
             watermark: row.watermark,
             cause: row.cause.clone(),
             is_matched,
+            mark: Mark::New,
         };
-        own.insert(&key.bytes, place, kept);
+        if let Some(noting) = &mut self.noting {
+            noting.note_new((side, place));
+        }
+        own.insert(key.hashed, place, kept);
         Ok(())
     }
 }
@@ -261,12 +314,25 @@ impl Operator for IntervalJoin {
     /// come one stream after the other, and the second may bring partners that met earlier watermarks.
     ///
     /// The watermark is that of the slower side; what is said meets the watermark of all.
-    fn advance(&mut self, watermark: i64, _context: &mut Context<'_>, out: &mut Vec<Rows>) -> Result<()> {
+    fn advance(
+        &mut self,
+        watermark: i64,
+        part: usize,
+        _context: &mut Context<'_>,
+        out: &mut Vec<Rows>,
+    ) -> Result<Progress> {
+        let mut room = part;
         let behind_us = self.plan.behind_us[0].max(self.plan.behind_us[1]);
         for side in 0..2 {
             let wait_us = self.plan.reach_us(side).saturating_add(self.plan.lateness_us);
             let mut said = Vec::new();
-            while let Some(((time, _), row)) = self.sides[side].take_before(watermark.saturating_sub(wait_us)) {
+            while room > 0
+                && let Some(((time, number), row)) = self.sides[side].take_before(watermark.saturating_sub(wait_us))
+            {
+                room -= 1;
+                if let Some(noting) = &mut self.noting {
+                    noting.note_gone(row.mark, Id::of_row(number));
+                }
                 if self.plan.outer == Some(side) && !row.is_matched {
                     // As if it had been said the moment it was certain, however far the watermark has jumped.
                     let certain = time.saturating_add(wait_us).saturating_add(1).saturating_add(behind_us);
@@ -278,7 +344,8 @@ impl Operator for IntervalJoin {
                 out.push(Rows::of(&self.plan.schema, said)?);
             }
         }
-        Ok(())
+        // With room to spare nothing is left.
+        Ok(if room == 0 { Progress::Left } else { Progress::Done })
     }
 
     fn next_due(&self) -> i64 {
@@ -301,6 +368,18 @@ impl Operator for IntervalJoin {
         false
     }
 
+    fn gather(&mut self, room: &mut usize) -> Result<()> {
+        self.gather_rows(room)
+    }
+
+    fn capture(&mut self) -> Result<Option<CapturedOperator>> {
+        self.capture_rows().map(Some)
+    }
+
+    fn capture_anew(&mut self) {
+        self.noting = None;
+    }
+
     fn snapshot(&mut self) -> Result<Option<arrow::array::RecordBatch>> {
         self.keep().map(Some)
     }
@@ -311,7 +390,7 @@ impl Operator for IntervalJoin {
 
     fn footprint(&self) -> Footprint {
         Footprint {
-            keys: self.sides.iter().map(|side| side.rows.len()).sum(),
+            keys: self.sides.iter().map(|side| side.keys).sum(),
             windows: 0,
             bytes: self.sides.iter().map(|side| side.bytes).sum(),
         }

@@ -1,30 +1,39 @@
-//! The join of a stream with reference tables: looked up row by row, the table as it stands when the row comes.
+//! The join of a stream with a reference table: looked up row by row, the table as it stands when the row comes, or as
+//! it was at a time of the row.
+
+mod lookup;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch, UInt32Array};
+use arrow::array::{Array, ArrayRef, AsArray, UInt32Array};
 use arrow::compute::{concat_batches, take};
-use arrow::datatypes::{DataType, SchemaRef};
-use arrow::row::{RowConverter, SortField};
+use arrow::datatypes::{DataType, SchemaRef, TimestampMicrosecondType};
 use datafusion::common::{Result, plan_datafusion_err};
-use rustc_hash::FxHashMap;
 
-use crate::catalog::References;
+use self::lookup::{Chosen, Lookup};
 use crate::computed::{Computed, columns, values};
 use crate::flow::Flow;
-use crate::operator::{Context, Footprint, Operator, batch_of};
+use crate::operator::{Context, Footprint, LateRow, Operator, batch_of};
 use crate::pipeline::Pipeline;
+use crate::references::{References, Version};
 use crate::row::{Row, Rows};
-use crate::value::{Value, is_plain};
+use crate::value::Value;
+
+/// Why a row takes no part in a join with a table as it was.
+pub(crate) const VERSION_WAS_PAST: &str = "the table as it was at its time is no longer kept";
 
 /// All that is fixed when the query is created.
 pub(crate) struct JoinPlan {
-    /// What is done to the tables before they are joined: filters and projections of their own.
+    /// What is done to the table before it is joined: filters and projections of its own.
     pub(crate) table_side: Pipeline,
     pub(crate) table_schema: SchemaRef,
     pub(crate) stream_keys: Vec<Computed>,
     pub(crate) table_keys: Vec<Computed>,
     pub(crate) key_types: Vec<DataType>,
+    /// By which time of a row the version of the table is chosen; without it the one that holds when the row comes.
+    pub(crate) as_of: Option<AsOf>,
     /// A further condition over the joined columns.
     pub(crate) filter: Option<Computed>,
     /// LEFT JOIN: rows of the stream without a match stay, with nulls.
@@ -33,91 +42,68 @@ pub(crate) struct JoinPlan {
     pub(crate) schema: SchemaRef,
 }
 
-/// The operator; its index of the table is made anew when the table has changed.
+/// How a version of the table is chosen for a row.
+pub(crate) struct AsOf {
+    /// The time of the row.
+    pub(crate) time: Computed,
+    /// For how long after it was over a version may be asked for, microseconds.
+    pub(crate) lateness_us: i64,
+}
+
+impl AsOf {
+    /// The version for a row at `time` that met `watermark`. It depends on nothing else: a version that is over is not
+    /// given either while some other query still needs it.
+    fn choose(&self, lookup: &Lookup, time: i64, watermark: i64) -> Chosen {
+        lookup.at(time, watermark.saturating_sub(self.lateness_us))
+    }
+}
+
+/// The operator; its lookup is made anew when the table has changed.
 pub(crate) struct ReferenceJoin {
     plan: JoinPlan,
-    converter: RowConverter,
-    /// Whether keys of single rows can be looked up without Arrow.
-    keys_are_plain: bool,
-    versions: Vec<Option<u64>>,
-    table: RecordBatch,
-    index: FxHashMap<Box<[u8]>, Vec<u32>>,
-    /// The same for rows that come by themselves: values of the table's rows, by key as values encode it.
-    singles: FxHashMap<Box<[u8]>, Vec<Arc<[Value]>>>,
+    lookup: Lookup,
 }
 
 impl ReferenceJoin {
     pub(crate) fn new(plan: JoinPlan) -> Result<Self> {
-        let fields = plan
-            .key_types
-            .iter()
-            .map(|data_type| SortField::new(data_type.clone()))
-            .collect();
-        let table = RecordBatch::new_empty(Arc::clone(&plan.table_schema));
         Ok(Self {
-            converter: RowConverter::new(fields)?,
-            keys_are_plain: plan.key_types.iter().all(is_plain),
-            versions: Vec::new(),
-            table,
-            index: FxHashMap::default(),
-            singles: FxHashMap::default(),
+            lookup: Lookup::new(&plan.key_types, &plan.table_schema)?,
             plan,
         })
     }
 
+    /// The versions that rows may be joined with.
+    fn wanted<'a>(&self, references: &'a References) -> Result<&'a [Version]> {
+        let name = self.plan.table_side.sources().next().unwrap_or_default();
+        let versions = references.versions(name);
+        match (versions, &self.plan.as_of) {
+            ([], _) => Err(plan_datafusion_err!("the table '{name}' is not there")),
+            (all, Some(_)) => Ok(all),
+            (all, None) => Ok(&all[all.len() - 1..]),
+        }
+    }
+
     fn refresh(&mut self, references: &References) -> Result<()> {
-        let sources = || self.plan.table_side.sources();
-        let version = |name: &str| references.get(name).map(|(version, _)| version);
-        if sources().map(version).eq(self.versions.iter().copied()) && !self.versions.is_empty() {
+        let wanted = self.wanted(references)?;
+        if self.lookup.holds(wanted.iter().map(|version| version.number)) {
             return Ok(());
         }
-        let names: Vec<String> = sources().map(str::to_owned).collect();
-        let versions = names.iter().map(|name| version(name)).collect();
+        let name = self.plan.table_side.sources().next().unwrap_or_default().to_owned();
         let mut late = Vec::new();
         let mut context = Context {
             references,
             late: &mut late,
         };
-        let mut said = Vec::new();
-        for name in &names {
-            let (_, rows) = references
-                .get(name)
-                .ok_or_else(|| plan_datafusion_err!("the table '{name}' is not there"))?;
-            let rows = Rows::Many(Flow::at_watermark(rows.clone(), i64::MIN));
-            self.plan.table_side.push(name, &rows, &mut context, &mut said)?;
+        let mut versions = Vec::with_capacity(wanted.len());
+        for version in wanted {
+            let rows = Rows::Many(Flow::at_watermark(version.rows.clone(), i64::MIN));
+            let mut said = Vec::new();
+            self.plan.table_side.push(&name, &rows, &mut context, &mut said)?;
+            let flows: Vec<Flow> = said.into_iter().map(Rows::into_flow).collect();
+            let rows = concat_batches(&self.plan.table_schema, flows.iter().map(|flow| &flow.batch))?;
+            versions.push((version.number, version.from_us, rows));
         }
-        let flows: Vec<Flow> = said.into_iter().map(Rows::into_flow).collect();
-        self.table = concat_batches(&self.plan.table_schema, flows.iter().map(|flow| &flow.batch))?;
-        self.index.clear();
-        self.singles.clear();
-        let keys = columns(&self.plan.table_keys, &self.table)?;
-        let single_rows = if self.keys_are_plain { self.table.num_rows() } else { 0 };
-        for row in 0..single_rows {
-            let key: Vec<Value> = keys.iter().map(|column| Value::at(column, row)).collect();
-            if let Some(key) = encode_one(&key) {
-                let values = self.table.columns().iter().map(|column| Value::at(column, row));
-                self.singles.entry(key.into()).or_default().push(values.collect());
-            }
-        }
-        for (row, key) in (0u32..).zip(self.encode(&keys, self.table.num_rows())?) {
-            if let Some(key) = key {
-                self.index.entry(key).or_default().push(row);
-            }
-        }
-        self.versions = versions;
-        Ok(())
-    }
-
-    /// The keys as bytes; `None` for a key with a null, which matches nothing.
-    fn encode(&self, keys: &[ArrayRef], rows: usize) -> Result<Vec<Option<Box<[u8]>>>> {
-        if keys.is_empty() {
-            return Ok(vec![Some(Box::default()); rows]);
-        }
-        let encoded = self.converter.convert_columns(keys)?;
-        let has_null = |row: usize| keys.iter().any(|key| key.is_null(row));
-        Ok((0..rows)
-            .map(|row| (!has_null(row)).then(|| encoded.row(row).as_ref().into()))
-            .collect())
+        self.lookup.hold(&versions, &self.plan.table_keys)
     }
 
     fn joined(&self, flow: &Flow, stream_rows: &UInt32Array, table_rows: &UInt32Array) -> Result<Flow> {
@@ -129,7 +115,7 @@ impl ReferenceJoin {
             flow.taken(stream_rows)?
         };
         let table: Vec<ArrayRef> = self
-            .table
+            .lookup
             .columns()
             .iter()
             .map(|column| Ok(take(column, table_rows, None)?))
@@ -144,11 +130,37 @@ impl ReferenceJoin {
         Ok(taken.with_batch(batch))
     }
 
-    fn push_flow(&mut self, flow: &Flow, out: &mut Vec<Rows>) -> Result<()> {
+    /// The version for each row of a flow; those that come too late for theirs are told.
+    fn chosen(&self, flow: &Flow, context: &mut Context<'_>) -> Result<Vec<Chosen>> {
+        let Some(as_of) = &self.plan.as_of else {
+            return Ok(vec![self.lookup.now(); flow.num_rows()]);
+        };
+        let times = as_of.time.column(&flow.batch)?;
+        let times = times.as_primitive::<TimestampMicrosecondType>();
+        let mut chosen = Vec::with_capacity(flow.num_rows());
+        for row in 0..flow.num_rows() {
+            if times.is_null(row) {
+                chosen.push(Chosen::Nothing);
+                continue;
+            }
+            let (event_time, watermark) = (times.value(row), flow.watermarks.value(row));
+            let version = as_of.choose(&self.lookup, event_time, watermark);
+            if version == Chosen::Past {
+                let event_id = flow.causes.is_valid(row).then(|| flow.causes.value(row).to_owned());
+                context.late.push(past(event_id, event_time, watermark));
+            }
+            chosen.push(version);
+        }
+        Ok(chosen)
+    }
+
+    fn push_flow(&mut self, flow: &Flow, context: &mut Context<'_>, out: &mut Vec<Rows>) -> Result<()> {
+        let chosen = self.chosen(flow, context)?;
         let keys = columns(&self.plan.stream_keys, &flow.batch)?;
         let mut pairs: Vec<(u32, Option<u32>)> = Vec::with_capacity(flow.num_rows());
-        for (row, key) in (0u32..).zip(self.encode(&keys, flow.num_rows())?) {
-            let matches = key.and_then(|key| self.index.get(&key)).map_or(&[][..], Vec::as_slice);
+        let keys = self.lookup.encode(&keys, flow.num_rows())?;
+        for ((row, key), version) in (0u32..).zip(keys).zip(&chosen) {
+            let matches = self.lookup.rows(*version, key.as_deref());
             pairs.extend(matches.iter().map(|found| (row, Some(*found))));
         }
         if let (Some(filter), false) = (&self.plan.filter, pairs.is_empty()) {
@@ -165,7 +177,7 @@ impl ReferenceJoin {
             });
         }
         if self.plan.keeps_unmatched {
-            let mut matched = vec![false; flow.num_rows()];
+            let mut matched: Vec<bool> = chosen.iter().map(|version| *version == Chosen::Past).collect();
             for (row, _) in &pairs {
                 matched[*row as usize] = true;
             }
@@ -186,11 +198,25 @@ impl ReferenceJoin {
     }
 
     /// Joins one row, as `push_flow` joins a flow of it.
-    fn push_row(&self, row: &Row, out: &mut Vec<Rows>) -> Result<()> {
+    fn push_row(&self, row: &Row, context: &mut Context<'_>, out: &mut Vec<Rows>) -> Result<()> {
+        let version = match &self.plan.as_of {
+            None => self.lookup.now(),
+            Some(as_of) => match as_of.time.value(&row.values)? {
+                Value::Time(time) => {
+                    let version = as_of.choose(&self.lookup, time, row.watermark);
+                    if version == Chosen::Past {
+                        let event_id = row.cause.as_deref().map(str::to_owned);
+                        context.late.push(past(event_id, time, row.watermark));
+                        return Ok(());
+                    }
+                    version
+                }
+                _ => Chosen::Nothing,
+            },
+        };
         let key: Vec<Value> = values(&self.plan.stream_keys, &row.values)?;
-        let found = encode_one(&key).and_then(|key| self.singles.get(key.as_slice()));
         let mut is_matched = false;
-        for table in found.into_iter().flatten() {
+        for table in self.lookup.singles(version, &key) {
             let joined = self.beside(row, table);
             if let Some(filter) = &self.plan.filter
                 && !filter.holds(&joined)?
@@ -218,24 +244,26 @@ impl ReferenceJoin {
     }
 }
 
-/// A key as values encode it; `None` where it has no such form, or a null, which matches nothing.
-fn encode_one(key: &[Value]) -> Option<Vec<u8>> {
-    let mut bytes = Vec::with_capacity(32);
-    let is_encoded = key.iter().all(|value| !value.is_null() && value.encode(&mut bytes));
-    is_encoded.then_some(bytes)
+fn past(event_id: Option<String>, event_time: i64, watermark: i64) -> LateRow {
+    LateRow {
+        event_id,
+        event_time,
+        watermark,
+        reason: VERSION_WAS_PAST,
+    }
 }
 
 impl Operator for ReferenceJoin {
     fn push(&mut self, rows: Rows, context: &mut Context<'_>, out: &mut Vec<Rows>) -> Result<()> {
         self.refresh(context.references)?;
         match &rows {
-            Rows::One(row) if self.keys_are_plain => self.push_row(row, out),
-            _ => self.push_flow(&rows.flow(), out),
+            Rows::One(row) if self.lookup.takes_singles() => self.push_row(row, context, out),
+            _ => self.push_flow(&rows.flow(), context, out),
         }
     }
 
     fn reads_watermarks(&self) -> bool {
-        false
+        self.plan.as_of.is_some()
     }
 
     fn next_due(&self) -> i64 {
@@ -246,10 +274,7 @@ impl Operator for ReferenceJoin {
         Footprint {
             keys: 0,
             windows: 0,
-            // Values are kept beside the columns: some words a cell, and the texts once more.
-            bytes: self.table.get_array_memory_size() * 2
-                + self.index.len() * 64
-                + self.singles.len() * (64 + self.table.num_columns() * size_of::<Value>()),
+            bytes: self.lookup.bytes(),
         }
     }
 
@@ -263,6 +288,8 @@ impl Operator for ReferenceJoin {
             .zip(&self.plan.table_keys)
             .map(|(a, b)| format!("{a} = {b}"))
             .collect();
-        format!("{kind} with {}: {}", names.join(", "), keys.join(" AND "))
+        let as_of = self.plan.as_of.as_ref();
+        let as_of = as_of.map_or_else(String::new, |as_of| format!(" as of {}", as_of.time));
+        format!("{kind} with {}{as_of}: {}", names.join(", "), keys.join(" AND "))
     }
 }

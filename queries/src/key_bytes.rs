@@ -1,9 +1,13 @@
 //! A row's key as bytes that only an equal key has.
 
+use std::hash::BuildHasher;
+use std::sync::Arc;
+
 use arrow::array::ArrayRef;
 use arrow::datatypes::DataType;
 use arrow::row::{RowConverter, SortField};
 use datafusion::common::Result;
+use rustc_hash::FxBuildHasher;
 
 use crate::computed::{Computed, values};
 use crate::value::{Value, is_plain};
@@ -16,10 +20,34 @@ pub(crate) struct KeyBytes {
     converter: Option<RowConverter>,
 }
 
+/// A key's bytes, in an order by their hash, so that hardly ever two keys' bytes are compared.
+///
+/// For trees of keys: these grow a little with each key, while a hash table of a hundred thousand that grows moves all of them at
+/// once, and events wait for that.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct HashedKey {
+    hash: u64,
+    bytes: Arc<[u8]>,
+}
+
+impl HashedKey {
+    fn new(bytes: &[u8]) -> Self {
+        Self {
+            hash: FxBuildHasher.hash_one(bytes),
+            bytes: bytes.into(),
+        }
+    }
+
+    /// Bytes that only an equal key has; NULL is equal to NULL.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
 /// The key of a row.
 pub(crate) struct Key {
-    /// Bytes that only an equal key has; NULL is equal to NULL.
-    pub(crate) bytes: Vec<u8>,
+    /// Equal for equal keys alone; NULL is equal to NULL.
+    pub(crate) hashed: HashedKey,
     /// Whether NULL is among its values.
     pub(crate) has_null: bool,
 }
@@ -63,7 +91,10 @@ impl KeyBytes {
                 converter.convert_columns(&columns)?.row(0).as_ref().to_vec()
             }
         };
-        Ok(Key { bytes, has_null })
+        Ok(Key {
+            hashed: HashedKey::new(&bytes),
+            has_null,
+        })
     }
 
     /// The key's columns as they are computed.

@@ -1,167 +1,175 @@
 //! The key store of an operator: each distinct key has a small dense number as long as something holds it.
 
-use arrow::array::ArrayRef;
-use arrow::datatypes::DataType;
-use arrow::row::{OwnedRow, RowConverter, SortField};
-use datafusion::common::Result;
-use hashbrown::HashTable;
-use rustc_hash::FxHasher;
-use std::hash::Hasher;
+mod column;
+#[cfg(test)]
+mod tests;
+mod texts;
 
+use arrow::array::{Array, ArrayRef};
+use arrow::datatypes::DataType;
+use datafusion::common::utils::normalize_float_zero;
+use datafusion::common::{Result, internal_err};
+use hashbrown::HashTable;
+
+use self::column::{Cell, Given, KeyColumn, SEED, as_grouped};
 use crate::value::Value;
 
 /// A key's dense number.
 pub(crate) type Group = u32;
 
-/// Keys of any Arrow types, encoded as rows. Numbers of keys that nothing holds are given out again.
+/// No key's number.
+const NOBODY: Group = Group::MAX;
+
+/// Keys of any Arrow types, kept as columns. Numbers of keys that nothing holds are given out again.
 pub(crate) struct KeyStore {
-    converter: RowConverter,
+    columns: Vec<KeyColumn>,
+    /// By the tag of a key's hash: the tag, and the key's number.
     table: HashTable<(u32, Group)>,
-    rows: Vec<Option<OwnedRow>>,
     /// How many windows hold a key; at none the key is forgotten.
     holders: Vec<u32>,
     free: Vec<Group>,
-    singles: Singles,
-    types: Vec<DataType>,
-    bytes: usize,
-    /// The single group of a query without keys.
-    keyless: bool,
-}
-
-/// Keys that came in single rows once more, as values encode them, to be found again without Arrow arrays.
-#[derive(Default)]
-struct Singles {
-    table: HashTable<(u32, Group)>,
-    keys: Vec<Option<Box<[u8]>>>,
-    /// The key that is looked for.
-    wanted: Vec<u8>,
-    bytes: usize,
-}
-
-impl Singles {
-    fn find(&self, hash: u64) -> Option<Group> {
-        let tag = tag_of(hash);
-        let is_it = |(found, group): &(u32, Group)| {
-            *found == tag && self.keys[*group as usize].as_deref() == Some(self.wanted.as_slice())
-        };
-        self.table.find(hash, is_it).map(|(_, group)| *group)
-    }
-
-    /// Remembers what was looked for as the key of `group`.
-    fn remember(&mut self, hash: u64, group: Group) {
-        self.forget(group);
-        if self.keys.len() <= group as usize {
-            self.keys.resize(group as usize + 1, None);
-        }
-        self.bytes += self.wanted.len();
-        self.keys[group as usize] = Some(self.wanted.as_slice().into());
-        let keys = &self.keys;
-        self.table.insert_unique(hash, (tag_of(hash), group), |(_, group)| {
-            keys[*group as usize].as_deref().map_or(0, hash_bytes)
-        });
-    }
-
-    fn forget(&mut self, group: Group) {
-        let Some(key) = self.keys.get_mut(group as usize).and_then(Option::take) else {
-            return;
-        };
-        self.bytes -= key.len();
-        if let Ok(entry) = self.table.find_entry(hash_bytes(&key), |(_, found)| *found == group) {
-            entry.remove();
-        }
-    }
 }
 
 impl KeyStore {
     pub(crate) fn new(types: &[DataType]) -> Result<Self> {
-        let fields = types
-            .iter()
-            .map(|data_type| SortField::new(data_type.clone()))
-            .collect();
         Ok(Self {
-            converter: RowConverter::new(fields)?,
+            columns: types.iter().map(KeyColumn::new).collect::<Result<_>>()?,
             table: HashTable::new(),
-            rows: Vec::new(),
             holders: Vec::new(),
             free: Vec::new(),
-            singles: Singles::default(),
-            types: types.to_vec(),
-            bytes: 0,
-            keyless: types.is_empty(),
         })
     }
 
+    /// Whether it is of a query without keys, which has a single group.
+    fn is_keyless(&self) -> bool {
+        self.columns.is_empty()
+    }
+
+    /// The group of a query without keys.
+    fn only_group(&mut self) -> Group {
+        if self.holders.is_empty() {
+            self.holders.push(0);
+        }
+        0
+    }
+
     /// The numbers of the keys in `columns`, one a row; new keys get a number that nothing holds yet.
+    ///
+    /// # Errors
+    /// When a column is of another type than the store's.
     pub(crate) fn intern(&mut self, columns: &[ArrayRef], rows: usize, groups: &mut Vec<Group>) -> Result<()> {
         groups.clear();
-        if self.keyless {
-            if self.rows.is_empty() {
-                self.rows.push(None);
-                self.holders.push(0);
-            }
-            groups.resize(rows, 0);
+        if self.is_keyless() {
+            groups.resize(rows, self.only_group());
             return Ok(());
         }
-        let encoded = self.converter.convert_columns(columns)?;
-        groups.reserve(rows);
-        for row in &encoded {
-            let bytes = row.as_ref();
-            let hash = hash_bytes(bytes);
-            let tag = tag_of(hash);
-            let known = self.table.find(hash, |(found, group)| {
-                *found == tag
-                    && self.rows[*group as usize]
-                        .as_ref()
-                        .is_some_and(|row| row.as_ref() == bytes)
-            });
-            let group = match known {
-                Some((_, group)) => *group,
-                None => {
-                    self.bytes += bytes.len();
-                    let group = match self.free.pop() {
-                        Some(group) => {
-                            self.rows[group as usize] = Some(row.owned());
-                            group
-                        }
-                        None => {
-                            let group =
-                                Group::try_from(self.rows.len()).expect("fewer than 4 billion keys fit into memory");
-                            self.rows.push(Some(row.owned()));
-                            self.holders.push(0);
-                            group
-                        }
-                    };
-                    let rows = &self.rows;
-                    self.table.insert_unique(hash, (tag, group), |(_, group)| {
-                        rows[*group as usize].as_ref().map_or(0, |row| hash_bytes(row.as_ref()))
-                    });
-                    group
-                }
-            };
-            groups.push(group);
+        let given = self.given(columns)?;
+        let mut hashes = vec![SEED; rows];
+        for given in &given {
+            given.hash(&mut hashes);
+        }
+        // One thing at a time for all rows: where the table and the columns do not fit into the cache, a core waits for
+        // many of them at once. The tag finds the key with next to no mistake, and those are mended below.
+        let table = &self.table;
+        groups.extend(hashes.iter().map(|hash| {
+            let tag = tag_of(*hash);
+            table
+                .find(spread(tag), |(found, _)| *found == tag)
+                .map_or(NOBODY, |(_, group)| *group)
+        }));
+        for (column, given) in self.columns.iter().zip(&given) {
+            column.hold_against(given, groups);
+        }
+        for (row, group) in groups.iter_mut().enumerate() {
+            if *group == NOBODY {
+                *group = self.group_of(tag_of(hashes[row]), |column| given[column].cell(row));
+            }
         }
         Ok(())
     }
 
-    /// The number of one row's key; a new key gets a number that nothing holds yet.
-    pub(crate) fn intern_one(&mut self, key: &[Value]) -> Result<Group> {
-        self.singles.wanted.clear();
-        let is_encoded = key.iter().all(|value| value.encode(&mut self.singles.wanted));
-        let hash = hash_bytes(&self.singles.wanted);
-        if is_encoded && let Some(group) = self.singles.find(hash) {
-            return Ok(group);
+    fn given(&self, columns: &[ArrayRef]) -> Result<Vec<Given>> {
+        if columns.len() != self.columns.len() {
+            return internal_err!("keys of {} columns, not of {}", self.columns.len(), columns.len());
         }
-        let columns: Vec<ArrayRef> = key
+        let each = self.columns.iter().zip(columns).map(|(column, array)| {
+            if array.data_type() != column.data_type() {
+                return internal_err!("a key column of {}, not of {}", column.data_type(), array.data_type());
+            }
+            column.given(array)
+        });
+        each.collect()
+    }
+
+    /// The number of one row's key; a new key gets a number that nothing holds yet.
+    ///
+    /// # Errors
+    /// When a value is of another type than the store's column.
+    pub(crate) fn intern_one(&mut self, key: &[Value]) -> Result<Group> {
+        if self.is_keyless() {
+            return Ok(self.only_group());
+        }
+        let cells: Option<Vec<Cell<'_>>> = key
             .iter()
-            .zip(&self.types)
-            .map(|(value, data_type)| value.to_array(data_type))
+            .zip(&self.columns)
+            .map(|(value, column)| column.cell_of(value))
+            .collect();
+        match cells {
+            Some(cells) => {
+                let hash = cells.iter().fold(SEED, |hash, cell| cell.hash(hash));
+                Ok(self.group_of(tag_of(hash), |column| cells[column]))
+            }
+            None => self.intern_as_columns(key),
+        }
+    }
+
+    /// The same for a key with a type of which there are no plain values.
+    fn intern_as_columns(&mut self, key: &[Value]) -> Result<Group> {
+        let columns = key.iter().zip(&self.columns);
+        let columns: Vec<ArrayRef> = columns
+            .map(|(value, column)| value.to_array(column.data_type()))
             .collect();
         let mut groups = Vec::with_capacity(1);
         self.intern(&columns, 1, &mut groups)?;
-        if is_encoded && !self.keyless {
-            self.singles.remember(hash, groups[0]);
-        }
         Ok(groups[0])
+    }
+
+    /// The number of the key of these cells, by the tag of its hash.
+    fn group_of<'a>(&mut self, tag: u32, cell: impl Fn(usize) -> Cell<'a>) -> Group {
+        let columns = &self.columns;
+        let is_it = |(found, group): &(u32, Group)| {
+            *found == tag
+                && columns
+                    .iter()
+                    .enumerate()
+                    .all(|(at, column)| column.is(*group, cell(at)))
+        };
+        if let Some((_, group)) = self.table.find(spread(tag), is_it) {
+            return *group;
+        }
+        let group = self.free.pop().unwrap_or_else(|| {
+            let group = Group::try_from(self.holders.len()).expect("fewer than 4 billion keys fit into memory");
+            self.holders.push(0);
+            group
+        });
+        for (at, column) in self.columns.iter_mut().enumerate() {
+            column.resize(self.holders.len());
+            column.set(group, cell(at));
+        }
+        self.table
+            .insert_unique(spread(tag), (tag, group), |(tag, _)| spread(*tag));
+        group
+    }
+
+    /// Values as they come back from `columns`: of 0.0 and -0.0, which are one key, the former.
+    pub(crate) fn as_kept(key: &mut [Value]) {
+        for value in key {
+            match value {
+                Value::Float(number) => *number = as_grouped(*number),
+                Value::Other(array) => *array = normalize_float_zero(array),
+                _ => {}
+            }
+        }
     }
 
     /// One more window holds the key.
@@ -173,27 +181,48 @@ impl KeyStore {
     pub(crate) fn release(&mut self, group: Group) {
         let holders = &mut self.holders[group as usize];
         *holders -= 1;
-        if *holders == 0 && !self.keyless {
+        if *holders == 0 && !self.is_keyless() {
             self.forget(group);
         }
     }
 
     fn forget(&mut self, group: Group) {
-        let Some(row) = self.rows[group as usize].take() else {
-            return;
-        };
-        self.singles.forget(group);
-        self.bytes -= row.as_ref().len();
-        let hash = hash_bytes(row.as_ref());
-        if let Ok(entry) = self.table.find_entry(hash, |(_, found)| *found == group) {
+        let hash = self.columns.iter().fold(SEED, |hash, column| column.hash(hash, group));
+        // One that was forgotten before is not in the table, whatever its columns hold.
+        if let Ok(entry) = self
+            .table
+            .find_entry(spread(tag_of(hash)), |(_, found)| *found == group)
+        {
             entry.remove();
+            for column in &mut self.columns {
+                column.clear(group);
+            }
+            self.free.push(group);
         }
-        self.free.push(group);
+    }
+
+    /// Numbers that no key has, for what is to stand beside the groups of a slot for a moment.
+    pub(crate) fn lend(&mut self, count: usize) -> Vec<Group> {
+        if self.is_keyless() {
+            self.only_group();
+        }
+        let next = |_| {
+            self.free.pop().unwrap_or_else(|| {
+                self.holders.push(0);
+                (self.holders.len() - 1) as Group
+            })
+        };
+        (0..count).map(next).collect()
+    }
+
+    /// Takes numbers back that were lent.
+    pub(crate) fn take_back(&mut self, lent: Vec<Group>) {
+        self.free.extend(lent);
     }
 
     /// Forgets interned keys among `groups` that no window took up.
     pub(crate) fn forget_unheld(&mut self, groups: &[Group]) {
-        if self.keyless {
+        if self.is_keyless() {
             return;
         }
         for group in groups {
@@ -205,19 +234,13 @@ impl KeyStore {
 
     /// The keys of `groups` as columns again.
     pub(crate) fn columns(&self, groups: &[Group]) -> Result<Vec<ArrayRef>> {
-        if self.keyless {
-            return Ok(Vec::new());
-        }
-        let rows = groups
-            .iter()
-            .map(|group| self.rows[*group as usize].as_ref().expect("a held key is kept").row());
-        Ok(self.converter.convert_rows(rows)?)
+        self.columns.iter().map(|column| column.column(groups)).collect()
     }
 
     /// How many keys are alive.
     pub(crate) fn len(&self) -> usize {
-        if self.keyless {
-            self.rows.len()
+        if self.is_keyless() {
+            self.holders.len().min(1)
         } else {
             self.table.len()
         }
@@ -225,30 +248,24 @@ impl KeyStore {
 
     /// The greatest number given out so far, plus one.
     pub(crate) fn capacity(&self) -> usize {
-        self.rows.len()
+        self.holders.len()
     }
 
-    /// Bytes kept, estimated from above: rows, table entries, bookkeeping.
+    /// Bytes kept, estimated from above: columns, table entries, bookkeeping.
     pub(crate) fn bytes(&self) -> usize {
-        self.bytes
-            + self.rows.len() * (size_of::<Option<OwnedRow>>() + 4)
-            + self.table.capacity() * 9
-            + self.singles.bytes
-            + self.singles.keys.capacity() * 16
-            + self.singles.table.capacity() * 9
+        let columns: usize = self.columns.iter().map(KeyColumn::size).sum();
+        columns + self.table.capacity() * 9 + (self.holders.capacity() + self.free.capacity()) * 4
     }
 }
 
-/// The upper half of a hash is compared; the lower half picks the bucket.
+/// The upper half of a hash is all that is kept of it.
 #[allow(clippy::cast_possible_truncation)] // half of it is what is wanted
 fn tag_of(hash: u64) -> u32 {
     (hash >> 32) as u32
 }
 
-/// Fx mixes its last word weakly into the upper bits, which the table uses; one multiplication more repairs that.
-fn hash_bytes(bytes: &[u8]) -> u64 {
-    let mut hasher = FxHasher::default();
-    hasher.write(bytes);
-    let hash = hasher.finish();
-    (hash ^ (hash >> 32)).wrapping_mul(0x9E37_79B9_7F4A_7C15)
+/// A tag as the table's hash, which is taken from both ends: from the tag alone, so that a table that grows need not look
+/// at the keys.
+fn spread(tag: u32) -> u64 {
+    u64::from(tag) | u64::from(tag) << 32
 }

@@ -1,15 +1,18 @@
 //! An operator is one step of a compiled query: rows go in, rows come out, time moves on.
 
+use std::any::Any;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use datafusion::common::Result;
 
-use crate::catalog::References;
+use crate::capture::CapturedOperator;
 use crate::computed::{Computed, columns, values};
 use crate::flow::Flow;
+use crate::references::References;
 use crate::row::Rows;
+use crate::shared_window::WindowOperator;
 
 /// A row that came too late for an operator.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,12 +35,21 @@ pub(crate) struct Context<'a> {
     pub(crate) late: &'a mut Vec<LateRow>,
 }
 
+/// Whether an operator, a pipeline or a query has come to the watermark it was moved on to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Progress {
+    /// All that was due is said.
+    Done,
+    /// A part is said; the rest is for the next call.
+    Left,
+}
+
 /// One step of a compiled query.
 ///
 /// Contract: `push` and `advance` append what they say to `out` and nothing else (trusted); one row by itself gives
 /// the same rows as a flow of that row (golden cases); a watermark never goes back (checked by the query set);
 /// `restore` takes what `snapshot` of an operator of the same plan gave (checked by the fingerprint).
-pub(crate) trait Operator: Send {
+pub(crate) trait Operator: Any + Send {
     /// Takes rows.
     fn push(&mut self, rows: Rows, context: &mut Context<'_>, out: &mut Vec<Rows>) -> Result<()>;
 
@@ -57,13 +69,20 @@ pub(crate) trait Operator: Send {
         0
     }
 
-    /// Time has moved on to `watermark`, microseconds.
-    fn advance(&mut self, _watermark: i64, _context: &mut Context<'_>, _out: &mut Vec<Rows>) -> Result<()> {
-        Ok(())
+    /// Time has moved on to `watermark`, microseconds: says what is due, about `part` rows of it, and tells whether
+    /// something is left for the next call. Rows may be pushed in between; what was said of them must come to the same.
+    fn advance(
+        &mut self,
+        _watermark: i64,
+        _part: usize,
+        _context: &mut Context<'_>,
+        _out: &mut Vec<Rows>,
+    ) -> Result<Progress> {
+        Ok(Progress::Done)
     }
 
     /// The first watermark at which `advance` has something to do. By default each one may be; what keeps no state has
-    /// nothing ever.
+    /// nothing ever; what has something left has it at once.
     fn next_due(&self) -> i64 {
         i64::MIN
     }
@@ -83,6 +102,20 @@ pub(crate) trait Operator: Send {
         Ok(None)
     }
 
+    /// Takes what has changed since the last capture, about `room` rows of it, ahead of the next one. What is changed
+    /// after it was taken is taken again.
+    fn gather(&mut self, _room: &mut usize) -> Result<()> {
+        Ok(())
+    }
+
+    /// What has changed since the last capture; `None` where that is not noted, and `snapshot` has all.
+    fn capture(&mut self) -> Result<Option<CapturedOperator>> {
+        Ok(None)
+    }
+
+    /// The next capture is to hold everything.
+    fn capture_anew(&mut self) {}
+
     /// Takes back what `snapshot` gave.
     fn restore(&mut self, _snapshot: &RecordBatch) -> Result<()> {
         Ok(())
@@ -95,6 +128,33 @@ pub(crate) trait Operator: Send {
 
     /// One line for `usher explain`.
     fn describe(&self) -> String;
+
+    /// Itself as a window that several queries may share, if it is one.
+    fn as_window(&self) -> Option<&dyn WindowOperator> {
+        None
+    }
+
+    /// The same to change it.
+    fn as_window_mut(&mut self) -> Option<&mut dyn WindowOperator> {
+        None
+    }
+
+    /// A copy of it; `None` of what keeps anything. What has one may stand below a window that is shared.
+    fn copied(&self) -> Option<Box<dyn Operator>> {
+        None
+    }
+
+    /// Whether another does the same to the same rows. What has no copy need not tell.
+    fn is_like(&self, _other: &dyn Operator) -> bool {
+        false
+    }
+}
+
+/// Whether `other` is of the type of `one` and equal to it.
+fn is_equal<O: Operator + PartialEq>(one: &O, other: &dyn Operator) -> bool {
+    (other as &dyn Any)
+        .downcast_ref::<O>()
+        .is_some_and(|other| other == one)
 }
 
 /// How much state an operator or query keeps.
@@ -117,6 +177,7 @@ impl std::ops::AddAssign for Footprint {
 }
 
 /// Keeps the rows for which a condition holds, at once: stock DataFusion's filter would wait for a full batch.
+#[derive(Clone, PartialEq)]
 pub(crate) struct Filter {
     predicate: Computed,
 }
@@ -158,9 +219,18 @@ impl Operator for Filter {
     fn describe(&self) -> String {
         format!("Filter: {}", self.predicate)
     }
+
+    fn copied(&self) -> Option<Box<dyn Operator>> {
+        Some(Box::new(self.clone()))
+    }
+
+    fn is_like(&self, other: &dyn Operator) -> bool {
+        is_equal(self, other)
+    }
 }
 
 /// Evaluates the SELECT list.
+#[derive(Clone, PartialEq)]
 pub(crate) struct Project {
     expressions: Vec<Computed>,
     schema: SchemaRef,
@@ -212,9 +282,18 @@ impl Operator for Project {
             .collect();
         format!("Project: {}", list.join(", "))
     }
+
+    fn copied(&self) -> Option<Box<dyn Operator>> {
+        Some(Box::new(self.clone()))
+    }
+
+    fn is_like(&self, other: &dyn Operator) -> bool {
+        is_equal(self, other)
+    }
 }
 
 /// Where rows of a stream or of another query come in, or where branches meet: gives the rows the columns of here.
+#[derive(Clone, PartialEq)]
 pub(crate) struct Relabel {
     columns: Option<Vec<usize>>,
     schema: SchemaRef,
@@ -263,5 +342,13 @@ impl Operator for Relabel {
 
     fn describe(&self) -> String {
         self.label.clone()
+    }
+
+    fn copied(&self) -> Option<Box<dyn Operator>> {
+        Some(Box::new(self.clone()))
+    }
+
+    fn is_like(&self, other: &dyn Operator) -> bool {
+        is_equal(self, other)
     }
 }

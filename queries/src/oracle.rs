@@ -4,6 +4,8 @@
 //! A failing case prints its seed; `USHER_SEED` runs that one again, `USHER_CASES` says how many there are.
 
 mod draw;
+mod late;
+mod sharing;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,6 +16,8 @@ use serde_json::Value;
 
 use self::draw::{Dice, Event, Question};
 use crate::bounded;
+use crate::budget::Budget;
+use crate::capture::tests::Chain;
 use crate::civil_time::OpeningHours;
 use crate::flow::Flow;
 use crate::query::Output;
@@ -67,6 +71,8 @@ enum Feeding {
     Batches,
     /// In batches; after some of them, all state goes through bytes into a new engine.
     Restarting,
+    /// In batches; time moves on a row or a few at a time, with events in between and sometimes a new engine.
+    InParts,
 }
 
 fn flow_of(events: &[Event]) -> Flow {
@@ -117,19 +123,22 @@ fn query_set(statements: &[String]) -> QuerySet {
     queries
 }
 
-fn restarted(mut queries: QuerySet, statements: &[String]) -> QuerySet {
-    let snapshots: Vec<QuerySnapshot> = queries
+fn snapshots(queries: &mut QuerySet) -> Vec<QuerySnapshot> {
+    queries
         .snapshot()
         .expect("state can be written")
         .iter()
         .map(|snapshot| QuerySnapshot::from_bytes(&snapshot.to_bytes().expect("it is written")).expect("it is read"))
-        .collect();
+        .collect()
+}
+
+fn restarted(queries: &QuerySet, snapshots: &[QuerySnapshot], statements: &[String]) -> QuerySet {
     let watermark = queries.watermark();
     let mut again = query_set(statements);
-    let outcome = again.restore(watermark, &snapshots);
+    let outcome = again.restore(watermark, snapshots);
     assert!(
         outcome.iter().all(|(_, outcome)| *outcome == Restored::Kept),
-        "{outcome:?}"
+        "{statements:?}: {outcome:?}"
     );
     again
 }
@@ -144,17 +153,47 @@ fn feed(
     outputs: &mut Vec<Output>,
 ) -> QuerySet {
     let mut from = 0;
+    let mut chain = Chain::default();
+    running.capture_anew();
     while from < events.len() {
         let size = match feeding {
             Feeding::Whole => events.len(),
             Feeding::Singly => 1,
-            Feeding::Batches | Feeding::Restarting => 1 + dice.below(9),
+            Feeding::Batches | Feeding::Restarting | Feeding::InParts => 1 + dice.below(9),
         };
         let to = (from + size).min(events.len());
         running.push("rfid", &Rows::Many(flow_of(&events[from..to])), outputs);
-        running.advance(events[to - 1].watermark, outputs);
-        if feeding == Feeding::Restarting && dice.below(3) == 0 {
-            running = restarted(running, statements);
+        match feeding {
+            Feeding::InParts => {
+                let part = Budget::one_part(1 + dice.below(3));
+                running.advance_within(events[to - 1].watermark, part, outputs);
+                for _ in 0..dice.below(4) {
+                    running.work(part, outputs);
+                }
+            }
+            _ => running.advance(events[to - 1].watermark, outputs),
+        }
+        if matches!(feeding, Feeding::Restarting | Feeding::InParts) {
+            // As checkpoints are: some of it taken ahead, and not after each batch.
+            if dice.below(2) == 0 {
+                let mut room = dice.below(4);
+                running.gather(&mut room).expect("it can be captured");
+            }
+            if dice.below(2) == 0 {
+                chain.take(&mut running);
+                chain.hold_against(&mut running, &statements.join(";\n"));
+            }
+            if dice.below(3) == 0 {
+                let snapshots = match dice.below(2) {
+                    0 => snapshots(&mut running),
+                    _ => {
+                        chain.take(&mut running);
+                        chain.snapshots()
+                    }
+                };
+                running = restarted(&running, &snapshots, statements);
+                chain = Chain::default();
+            }
         }
         from = to;
     }
@@ -236,6 +275,7 @@ fn check(seed: u64, runtime: &tokio::runtime::Runtime) -> usize {
             0 => Feeding::Whole,
             1..=3 => Feeding::Singly,
             4 => Feeding::Restarting,
+            5 | 6 => Feeding::InParts,
             _ => Feeding::Batches,
         };
         fed.push(feeding);

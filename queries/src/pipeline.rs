@@ -1,8 +1,11 @@
 //! A pipeline is the operators of one query in the order in which rows meet them.
 
+mod window;
+
 use datafusion::common::Result;
 
-use crate::operator::{Context, Footprint, Operator};
+use crate::capture::{CapturedOperator, next_operator};
+use crate::operator::{Context, Footprint, Operator, Progress};
 use crate::row::Rows;
 
 struct Node {
@@ -11,6 +14,10 @@ struct Node {
     parent: Option<(usize, usize)>,
     /// How far its watermark stays behind the pipeline's, microseconds: as far as times of the rows it reads may.
     behind_us: i64,
+    /// Whether it may hold something else than at the last capture.
+    is_touched: bool,
+    /// Its number in captures, once there was one.
+    captured: Option<u64>,
 }
 
 impl Node {
@@ -35,6 +42,8 @@ pub(crate) struct Pipeline {
     nodes: Vec<Node>,
     /// Where rows come in: the name of a stream, query or table, and the operator that reads it.
     leaves: Vec<(String, usize)>,
+    /// How many operators were taken out, those that rows meet first: they run elsewhere, for several queries at once.
+    taken_out: usize,
     /// Rows between two operators; empty between two steps.
     spare: Vec<Rows>,
     spare_next: Vec<Rows>,
@@ -75,6 +84,7 @@ impl Pipeline {
             && !current.is_empty()
         {
             let node = &mut self.nodes[index];
+            node.is_touched = true;
             let back_us = node.set_back_us();
             for mut rows in current.drain(..) {
                 if back_us > 0 {
@@ -91,24 +101,39 @@ impl Pipeline {
         Ok(())
     }
 
-    /// Moves time on in every operator, the ones nearest to the streams first.
-    pub(crate) fn advance(&mut self, watermark: i64, context: &mut Context<'_>, out: &mut Vec<Rows>) -> Result<()> {
+    /// Moves time on in every operator, the ones nearest to the streams first; about `part` rows are said. An operator
+    /// follows when those it reads have said all that was due.
+    pub(crate) fn advance(
+        &mut self,
+        watermark: i64,
+        part: usize,
+        context: &mut Context<'_>,
+        out: &mut Vec<Rows>,
+    ) -> Result<Progress> {
         for index in 0..self.nodes.len() {
             let mut said = std::mem::take(&mut self.spare);
             let node = &mut self.nodes[index];
             let behind = watermark.saturating_sub(node.behind_us);
-            node.operator.advance(behind, context, &mut said)?;
+            node.is_touched |= node.operator.next_due() <= behind;
+            let progress = node.operator.advance(behind, part, context, &mut said)?;
             brought_forward(&mut said, node.set_back_us());
             self.spare = said;
-            if self.spare.is_empty() {
-                continue;
+            if !self.spare.is_empty() {
+                match self.nodes[index].parent {
+                    Some(parent) => self.climb(parent, context, out)?,
+                    None => out.append(&mut self.spare),
+                }
             }
-            match self.nodes[index].parent {
-                Some(parent) => self.climb(parent, context, out)?,
-                None => out.append(&mut self.spare),
+            if progress == Progress::Left {
+                return Ok(Progress::Left);
             }
         }
-        Ok(())
+        Ok(Progress::Done)
+    }
+
+    /// Whether any of its operators reads rows that are said when time moves on.
+    pub(crate) fn has_lagging_inputs(&self) -> bool {
+        self.nodes.iter().any(|node| node.behind_us > 0)
     }
 
     /// How far times of the rows it says may lie behind the watermark because of what its operators wait for.
@@ -164,16 +189,59 @@ impl Pipeline {
         let mut parts = Vec::new();
         for (index, node) in self.nodes.iter_mut().enumerate() {
             if let Some(part) = node.operator.snapshot()? {
-                parts.push((index, part));
+                parts.push((self.taken_out + index, part));
             }
         }
         Ok(parts)
     }
 
+    /// Takes what has changed in its operators since the last capture, about `room` rows, ahead of the next one.
+    pub(crate) fn gather(&mut self, room: &mut usize) -> Result<()> {
+        for node in self.nodes.iter_mut().filter(|node| node.is_touched) {
+            if *room == 0 {
+                break;
+            }
+            node.operator.gather(room)?;
+        }
+        Ok(())
+    }
+
+    /// What has changed in each operator since the last capture, with its number in the pipeline.
+    pub(crate) fn capture(&mut self) -> Result<Vec<(usize, CapturedOperator)>> {
+        let mut all = Vec::new();
+        for (index, node) in self.nodes.iter_mut().enumerate() {
+            let number = self.taken_out + index;
+            if let Some(operator) = node.captured.filter(|_| !node.is_touched) {
+                all.push((number, CapturedOperator::unchanged(operator)));
+                continue;
+            }
+            let captured = match node.operator.capture()? {
+                Some(captured) => captured,
+                None => match node.operator.snapshot()? {
+                    Some(rows) => CapturedOperator::whole(node.captured.unwrap_or_else(next_operator), rows),
+                    None => continue,
+                },
+            };
+            node.captured = Some(captured.operator);
+            node.is_touched = false;
+            all.push((number, captured));
+        }
+        Ok(all)
+    }
+
+    /// The next capture is to hold everything.
+    pub(crate) fn capture_anew(&mut self) {
+        for node in &mut self.nodes {
+            (node.captured, node.is_touched) = (None, true);
+            node.operator.capture_anew();
+        }
+    }
+
     /// Takes back what `snapshot` gave.
     pub(crate) fn restore(&mut self, parts: &[(usize, arrow::array::RecordBatch)]) -> Result<()> {
         for (index, part) in parts {
-            if let Some(node) = self.nodes.get_mut(*index) {
+            let index = index.checked_sub(self.taken_out);
+            if let Some(node) = index.and_then(|index| self.nodes.get_mut(index)) {
                 node.operator.restore(part)?;
             }
         }
@@ -214,6 +282,8 @@ impl Pipeline {
             operator,
             parent: None,
             behind_us,
+            is_touched: true,
+            captured: None,
         });
         index
     }

@@ -26,6 +26,7 @@ use datafusion::sql::sqlparser::ast::{
 use datafusion::sql::sqlparser::tokenizer::Span;
 
 use crate::absent::AbsentPlanner;
+use crate::as_of;
 use crate::catalog::{Catalog, empty_table};
 use crate::computed::Computed;
 use crate::error::{Position, QueryError, find_word, from_datafusion, nearest};
@@ -88,6 +89,7 @@ pub(crate) fn session(tables: Tables, continuous: bool) -> datafusion::common::R
     for function in own_functions() {
         state.register_udaf(Arc::new(function))?;
     }
+    state.register_udf(Arc::new(as_of::condition()))?;
     let schema = state.schema_for_ref("any")?;
     for (name, provider) in tables.iter() {
         schema.register_table(name.clone(), Arc::clone(provider))?;
@@ -114,7 +116,7 @@ impl Planner {
 
     /// The optimised plan of a statement's SELECT.
     pub(crate) fn plan(&self, statement: &Statement) -> Result<LogicalPlan, QueryError> {
-        let text = &statement.select;
+        let text = &statement.placed_select();
         let wrap = |error| self.named(from_datafusion(&error, statement.at, text));
         let parsed = sql_to_statement(&self.state, text).map_err(wrap)?;
         if let ParsedStatement::Statement(sql) = &parsed {
@@ -122,7 +124,12 @@ impl Planner {
         }
         let plan = futures::executor::block_on(self.state.statement_to_plan(parsed)).map_err(wrap)?;
         refuse_unstable_functions(&plan, text, statement.at)?;
-        self.state.optimize(&plan).map_err(wrap)
+        let versions = as_of::check(&plan).map_err(wrap)?;
+        let plan = self.state.optimize(&plan).map_err(wrap)?;
+        if versions == 0 {
+            return Ok(plan);
+        }
+        as_of::in_joins_alone(plan, versions).map_err(wrap)
     }
 
     /// Says of a relation that is not there which one was meant.
@@ -163,14 +170,17 @@ impl Planner {
 
     /// A condition in an option, over the columns of a statement's SELECT.
     pub(crate) fn condition(&self, option: &OptionValue, schema: &DFSchema) -> Result<Computed, QueryError> {
-        let shift = |error: QueryError| QueryError {
-            line: option.at.line + error.line - 1,
-            column: if error.line == 1 {
-                option.at.column + error.column - 1
-            } else {
-                error.column
-            },
-            ..error
+        let shift = |error: QueryError| {
+            let now = Position {
+                line: option.at.line + error.line - 1,
+                column: if error.line == 1 {
+                    option.at.column + error.column - 1
+                } else {
+                    error.column
+                },
+            };
+            let Position { line, column } = option.shifts.written(now);
+            QueryError { line, column, ..error }
         };
         let start = Position { line: 1, column: 1 };
         let wrap = |error| shift(from_datafusion(&error, start, &option.value));

@@ -1,23 +1,33 @@
 //! A query that runs: its statement, its pipeline, its conditions as an alert, and what it has cost so far.
 
+mod sharing;
+mod waiting;
+
+use std::any::Any;
+use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
 use arrow::datatypes::SchemaRef;
-use datafusion::common::{DFSchema, Result};
+use datafusion::common::{DFSchema, Result, exec_datafusion_err};
+use datafusion::logical_expr::LogicalPlan;
 
+use self::waiting::Waiting;
+pub(crate) use self::waiting::{Held, Place};
 use crate::catalog::{Catalog, Relation};
 use crate::compile::{Compiled, compile, output_relation};
 use crate::computed::Computed;
 use crate::cost::{Cost, Counters};
-use crate::error::QueryError;
-use crate::operator::{Context, Footprint};
+use crate::error::{QueryError, find_word};
+use crate::memory_budget::MemoryBudget;
+use crate::operator::{Context, Footprint, Progress};
 use crate::pipeline::brought_forward;
 use crate::planner::Planner;
 use crate::row::Rows;
+use crate::shared_window::{Share, locked};
 use crate::snapshot::QuerySnapshot;
-use crate::statement::{Emit, Statement, StatementKind};
+use crate::statement::{Emit, Statement, StatementKind, refuse_missing_columns};
 
 /// What an alert's conditions say of each row.
 #[derive(Debug, Clone)]
@@ -39,11 +49,30 @@ pub struct Output {
     pub judgement: Option<Judgement>,
 }
 
+/// How much went in, or came out.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Passed {
+    pub(crate) rows: u64,
+    pub(crate) bytes: usize,
+}
+
+impl Passed {
+    /// So much as these rows.
+    pub(crate) fn of<'a>(rows: impl IntoIterator<Item = &'a Rows>) -> Self {
+        rows.into_iter().fold(Self::default(), |passed, rows| Self {
+            rows: passed.rows + rows.len() as u64,
+            bytes: passed.bytes + rows.bytes(),
+        })
+    }
+}
+
 /// A compiled, running query.
 pub struct Query {
     name: Arc<str>,
-    statement: Statement,
+    statement: Arc<Statement>,
     compiled: Compiled,
+    /// The window that its pipeline begins with, where others have the same: then it is not in the pipeline.
+    share: Option<Share>,
     raise: Option<Computed>,
     clear: Option<Computed>,
     /// Rows are taken one by one, so that each event's effect is seen by itself: what an alert says must not depend
@@ -54,32 +83,37 @@ pub struct Query {
     cost: Cost,
     /// The first watermark at which it has something to do.
     due: i64,
-    /// Bytes it may keep.
-    memory: usize,
-    /// Rows until what it keeps is measured again.
-    measure_in: u64,
+    /// What it may keep.
+    budget: MemoryBudget,
+    /// Rows that came while windows that they meet here were being said.
+    waiting: Waiting,
     broken: Option<String>,
 }
 
-/// What a query keeps is measured after so many rows at least, and after an eighth as many as it has keys.
-const MEASURED_ROWS: u64 = 4_096;
+/// How the fingerprint of a query begins that has stopped.
+pub(crate) const STOPPED: &str = "it had stopped: ";
+
 /// Bytes a query may keep where nobody says: a quarter of a GiB.
 pub const DEFAULT_MEMORY: usize = 256 << 20;
 
 impl Query {
     /// Plans, checks and compiles a statement.
     pub(crate) fn create(
-        statement: Statement,
+        statement: Arc<Statement>,
         catalog: &Catalog,
         planner: &Planner,
         feeds_alert: bool,
         memory: usize,
     ) -> Result<Self, QueryError> {
         let plan = planner.plan(&statement)?;
+        refuse_same_names(&plan, &statement)?;
         let keeps_causes = feeds_alert || matches!(statement.kind, StatementKind::Alert(_));
-        let compiled = compile(&plan, &statement, catalog, keeps_causes)?;
+        let mut compiled = compile(&plan, &statement, catalog, keeps_causes)?;
+        let warnings = std::mem::take(&mut compiled.warnings).into_iter();
+        compiled.warnings = warnings.map(|warning| statement.as_written(warning)).collect();
         let (mut raise, mut clear) = (None, None);
         if let StatementKind::Alert(options) = &statement.kind {
+            refuse_missing_columns(&statement, &compiled.schema)?;
             let schema = DFSchema::try_from(compiled.schema.as_ref().clone())
                 .map_err(|error| statement.at.wrong(error.strip_backtrace()))?;
             raise = options
@@ -98,14 +132,15 @@ impl Query {
             one_by_one: keeps_causes && compiled.has_state,
             keeps_causes,
             plan_text: plan.display_indent().to_string(),
-            memory: statement.memory.unwrap_or(memory),
+            budget: MemoryBudget::new(statement.memory.unwrap_or(memory)),
             statement,
             due: if compiled.has_state { i64::MIN } else { i64::MAX },
             compiled,
+            share: None,
             raise,
             clear,
             cost: Cost::default(),
-            measure_in: MEASURED_ROWS,
+            waiting: Waiting::default(),
             broken: None,
         })
     }
@@ -118,6 +153,11 @@ impl Query {
     /// The statement as written.
     pub fn statement(&self) -> &Statement {
         &self.statement
+    }
+
+    /// The same, for whoever keeps it.
+    pub(crate) fn shared_statement(&self) -> Arc<Statement> {
+        Arc::clone(&self.statement)
     }
 
     /// The columns of its output.
@@ -140,19 +180,30 @@ impl Query {
         &self.compiled.references
     }
 
-    /// What it has done so far.
-    pub fn counters(&self) -> Counters {
-        self.cost.counters(self.compiled.pipeline.amended())
+    /// The reference tables that it looks up as they were at some time, and how far before the watermark that may lie,
+    /// microseconds.
+    pub(crate) fn versions_of(&self) -> (&[String], i64) {
+        let back_us = self.compiled.lag_us.saturating_add(self.statement.lateness_us);
+        (&self.compiled.versions_of, back_us)
     }
 
-    /// How much it keeps.
+    /// What it has done so far.
+    pub fn counters(&self) -> Counters {
+        let shared = self.share.as_ref().map_or(0, Share::amended);
+        self.cost.counters(self.compiled.pipeline.amended() + shared)
+    }
+
+    /// How much it keeps; of a window that it shares, what it would keep alone.
     pub fn footprint(&self) -> Footprint {
-        self.compiled.pipeline.footprint()
+        let mut footprint = self.compiled.pipeline.footprint();
+        footprint += self.share.as_ref().map_or_else(Footprint::default, Share::footprint);
+        footprint += self.waiting.footprint();
+        footprint
     }
 
     /// Bytes it may keep.
     pub fn memory(&self) -> usize {
-        self.memory
+        self.budget.memory()
     }
 
     /// What its author should know before it runs: why it may never speak, or keep more and more.
@@ -182,7 +233,9 @@ impl Query {
 
     /// Its operators, the last one first, a line each.
     pub fn operators(&self) -> Vec<String> {
-        self.compiled.pipeline.describe()
+        let mut lines = self.compiled.pipeline.describe();
+        lines.extend(self.share.iter().flat_map(|share| share.describe(&self.name)));
+        lines
     }
 
     /// DataFusion's plan.
@@ -208,15 +261,21 @@ impl Query {
         self.keeps_causes
     }
 
-    /// How far this query's watermark stays behind, because it reads windows of another query.
+    /// How far this query's watermark stays behind, because it reads windows of another query, or a stream that is behind.
     pub(crate) fn source_lag_us(&self, catalog: &Catalog) -> i64 {
         self.sources()
             .filter_map(|source| match catalog.get(source).map(|entry| &entry.relation) {
-                Some(Relation::Output { lag_us, .. }) => Some(*lag_us),
+                Some(Relation::Output { lag_us, .. } | Relation::Stream { lag_us }) => Some(*lag_us),
                 _ => None,
             })
             .max()
             .unwrap_or(0)
+    }
+
+    /// Whether rows of a stream meet in it with rows that are said when time moves on. `lag_us` is how far it is behind.
+    pub(crate) fn has_meetings(&self, lag_us: i64) -> bool {
+        let pipeline = &self.compiled.pipeline;
+        pipeline.sources().count() > 1 && (lag_us > 0 || pipeline.has_lagging_inputs())
     }
 
     /// Whether it takes rows one by one.
@@ -226,8 +285,8 @@ impl Query {
 
     /// Feeds rows of `source`, which it takes as they are handed over: one by one, or many at a time.
     pub(crate) fn push(&mut self, source: &str, rows: &[Rows], lag_us: i64, context: &mut Context<'_>) -> Vec<Output> {
-        let rows_in = rows.iter().map(|rows| rows.len() as u64).sum::<u64>();
-        self.cost.rows_in += rows_in;
+        let passed = Passed::of(rows);
+        self.cost.rows_in += passed.rows;
         let outputs = self.guarded(context, |query, context, out| {
             for rows in rows {
                 if lag_us > 0 {
@@ -241,22 +300,31 @@ impl Query {
             brought_forward(out, lag_us);
             Ok(())
         });
-        if self.compiled.has_state {
-            // What was said tells how many windows a row opened.
-            let rows_out = outputs.iter().map(|output| output.rows.len() as u64).sum::<u64>();
-            self.measure_in = self.measure_in.saturating_sub(rows_in + rows_out);
-            if self.measure_in == 0 {
-                self.keep_to_budget();
-            }
-        }
+        self.measure(passed, &outputs);
         outputs
+    }
+
+    /// A window that it shares took so long.
+    pub(crate) fn note_shared(&mut self, took: std::time::Duration) {
+        self.cost.note(took);
+    }
+
+    /// Sees from time to time how much it keeps.
+    fn measure(&mut self, passed: Passed, outputs: &[Output]) {
+        if !self.compiled.has_state || self.broken.is_some() {
+            return;
+        }
+        // What was said tells how many windows a row opened.
+        let said = Passed::of(outputs.iter().map(|output| &output.rows));
+        if self.budget.pass(passed.rows + said.rows, passed.bytes + said.bytes) {
+            self.keep_to_budget();
+        }
     }
 
     /// Stops the query when it keeps more than it may, and gives up what it kept.
     fn keep_to_budget(&mut self) {
         let footprint = self.footprint();
-        self.measure_in = MEASURED_ROWS.max(footprint.keys as u64 / 8);
-        if footprint.bytes <= self.memory {
+        if self.budget.keeps_to(&footprint) {
             return;
         }
         let mib = |bytes: usize| bytes.div_ceil(1 << 20);
@@ -266,21 +334,33 @@ impl Query {
             mib(footprint.bytes),
             footprint.keys,
             footprint.windows,
-            mib(self.memory)
+            mib(self.memory())
         ));
         self.compiled.pipeline.give_up();
+        if let Some(share) = self.share.take() {
+            locked(&share.window).leave(&self.name);
+        }
     }
 
-    /// Moves its time on.
-    pub(crate) fn advance(&mut self, watermark: i64, lag_us: i64, context: &mut Context<'_>) -> Vec<Output> {
-        self.guarded(context, |query, context, out| {
-            query
-                .compiled
-                .pipeline
-                .advance(watermark.saturating_sub(lag_us), context, out)?;
+    /// Moves its time on; it says about `part` rows. What is left is for the next call.
+    pub(crate) fn advance(
+        &mut self,
+        watermark: i64,
+        lag_us: i64,
+        part: usize,
+        context: &mut Context<'_>,
+    ) -> (Vec<Output>, Progress) {
+        let watermark = watermark.saturating_sub(lag_us);
+        let mut progress = Progress::Done;
+        let said = self.guarded(context, |query, context, out| {
+            query.take_shared(context, out)?;
+            progress = query.compiled.pipeline.advance(watermark, part, context, out)?;
             brought_forward(out, lag_us);
             Ok(())
-        })
+        });
+        // One that has stopped has nothing left.
+        let has_left = progress == Progress::Left && self.broken.is_none();
+        (said, if has_left { Progress::Left } else { Progress::Done })
     }
 
     /// Runs a step; an error or a panic stops this query and no other.
@@ -308,11 +388,7 @@ impl Query {
                 Vec::new()
             }
             Err(panic) => {
-                let words = panic.downcast_ref::<&str>().map(ToString::to_string);
-                let words = words
-                    .or_else(|| panic.downcast_ref::<String>().cloned())
-                    .unwrap_or_default();
-                self.stop(format!("a fault in the engine: {words}"));
+                self.stop(format!("a fault in the engine: {}", words_of(&*panic)));
                 Vec::new()
             }
         };
@@ -323,12 +399,6 @@ impl Query {
             self.due = self.compiled.pipeline.next_due();
         }
         outputs
-    }
-
-    fn stop(&mut self, reason: String) {
-        tracing::error!(query = %self.name, %reason, "query stopped");
-        self.broken = Some(reason);
-        self.due = i64::MAX;
     }
 
     fn judged(&self, rows: Rows) -> Result<Output> {
@@ -356,7 +426,10 @@ impl Query {
 
     /// The rows it stands for now, without changing it; `None` when it keeps none.
     pub(crate) fn peek(&mut self, context: &mut Context<'_>) -> Result<Option<Vec<Rows>>> {
-        self.compiled.pipeline.peek(context)
+        if let Some(rows) = self.compiled.pipeline.peek(context)? {
+            return Ok(Some(rows));
+        }
+        self.peek_shared(context)
     }
 
     /// Takes over what the query in whose place it comes has counted.
@@ -371,20 +444,65 @@ impl Query {
             name: self.name.to_string(),
             // What a query kept that has stopped is of no use: it begins anew.
             fingerprint: match &self.broken {
-                Some(reason) => format!("it had stopped: {reason}"),
+                Some(reason) => Self::fingerprint_of_stopped(reason),
                 None => self.fingerprint(),
             },
             parts: match self.broken {
                 Some(_) => Vec::new(),
-                None => self.compiled.pipeline.snapshot()?,
+                None => self.parts()?,
             },
         })
     }
 
-    pub(crate) fn restore(&mut self, snapshot: &QuerySnapshot) -> Result<()> {
-        self.due = i64::MIN;
-        self.compiled.pipeline.restore(&snapshot.parts)
+    /// Of a query that has stopped: no running one has it.
+    fn fingerprint_of_stopped(reason: &str) -> String {
+        format!("{STOPPED}{reason}")
     }
+
+    /// Takes back what `snapshot` gave; `catalog` knows what columns rows have by now. After an error it is not to be used:
+    /// it has taken half.
+    pub(crate) fn restore(&mut self, snapshot: &QuerySnapshot, catalog: &Catalog) -> Result<()> {
+        self.due = i64::MIN;
+        let columns_of = |source: &str| catalog.get(source).map(|entry| Arc::clone(&entry.schema));
+        self.waiting = Waiting::restored(&snapshot.parts, columns_of)?;
+        // What was written by another version, or by nobody, may be of other types than its columns' names promise.
+        catch_unwind(AssertUnwindSafe(|| self.compiled.pipeline.restore(&snapshot.parts)))
+            .unwrap_or_else(|panic| Err(exec_datafusion_err!("a fault in the engine: {}", words_of(&*panic))))
+    }
+
+    /// Stops it: it can't go on.
+    pub(crate) fn stop(&mut self, reason: String) {
+        tracing::error!(query = %self.name, %reason, "query stopped");
+        self.broken = Some(reason);
+        self.due = i64::MAX;
+        self.waiting = Waiting::default();
+    }
+}
+
+/// What a panic said.
+fn words_of(panic: &(dyn Any + Send)) -> String {
+    let words = panic.downcast_ref::<&str>().map(ToString::to_string);
+    words
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_default()
+}
+
+/// Refuses columns of one name: whoever reads the query could not tell them apart.
+fn refuse_same_names(plan: &LogicalPlan, statement: &Statement) -> Result<(), QueryError> {
+    let mut seen = BTreeSet::new();
+    let mut twice = BTreeSet::new();
+    for field in plan.schema().fields() {
+        if !seen.insert(field.name().as_str()) {
+            twice.insert(field.name().as_str());
+        }
+    }
+    let Some(first) = twice.first() else { return Ok(()) };
+    let names: Vec<&str> = twice.iter().copied().collect();
+    let at = find_word(&statement.placed_select(), "SELECT", statement.at).unwrap_or(statement.at);
+    Err(at.mistake(
+        format!("more than one column is named {}", names.join(", ")),
+        format!("name the columns one by one, and these apart: SELECT a.{first}, b.{first} AS other_{first}"),
+    ))
 }
 
 /// For each row, whether a condition holds.

@@ -1,7 +1,14 @@
 //! The query set holds all running queries and steps them: rows of streams go in, rows of queries come out.
 
+mod following;
+pub mod forgetting;
+mod kept;
+pub mod planning;
+mod sharing;
 #[cfg(test)]
 mod tests;
+mod time;
+mod waiting;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -12,15 +19,17 @@ use arrow::datatypes::SchemaRef;
 use datafusion::common::Result;
 use rustc_hash::FxHashMap;
 
-use crate::catalog::{Catalog, Entry, References, Relation};
+use self::planning::{entry_of, planned};
+use self::sharing::{SharedWindows, Turn};
+use self::time::Time;
+use crate::catalog::{Catalog, Entry, Relation};
 use crate::civil_time::OpeningHours;
 use crate::error::{QueryError, nearest};
 use crate::flow::Flow;
 use crate::operator::{Context, LateRow};
-use crate::planner::Planner;
-use crate::query::{DEFAULT_MEMORY, Output, Query};
+use crate::query::{DEFAULT_MEMORY, Output, Place, Query};
+use crate::references::References;
 use crate::row::{Row, Rows};
-use crate::snapshot::QuerySnapshot;
 use crate::statement::{Statement, StatementKind};
 use crate::streams::{LATE, stream_schema};
 
@@ -37,9 +46,6 @@ pub enum Restored {
     Unreadable(String),
 }
 
-/// Room for planning the deepest statement that is taken; the system gives only as much as is used.
-const PLANNING_STACK_BYTES: usize = 64 << 20;
-
 /// All running queries, in an order in which each stands behind those it reads.
 pub struct QuerySet {
     catalog: Catalog,
@@ -49,9 +55,15 @@ pub struct QuerySet {
     lags: Vec<i64>,
     /// Source name to the queries that read it.
     routes: FxHashMap<Arc<str>, Arc<[usize]>>,
-    watermark: Option<i64>,
+    /// The windows that several of them share.
+    windows: SharedWindows,
+    time: Time,
     /// Bytes a query may keep that does not say so itself.
     memory: usize,
+    /// Queries whose every change somebody wants to see, as alerts do.
+    watched: BTreeSet<String>,
+    /// Grows with each change of what statements may read or what runs.
+    version: u64,
 }
 
 impl Default for QuerySet {
@@ -62,8 +74,11 @@ impl Default for QuerySet {
             queries: Vec::new(),
             lags: Vec::new(),
             routes: FxHashMap::default(),
-            watermark: None,
+            windows: SharedWindows::default(),
+            time: Time::default(),
             memory: DEFAULT_MEMORY,
+            watched: BTreeSet::new(),
+            version: 0,
         }
     }
 }
@@ -77,6 +92,15 @@ impl QuerySet {
     /// Says how many bytes a query may keep that does not say so itself, before queries are created.
     pub fn set_memory(&mut self, bytes: usize) {
         self.memory = bytes;
+        self.version += 1;
+    }
+
+    /// Says, before queries are created, whose every change is wanted, also where several come in one batch. Otherwise
+    /// only what alerts read is said so, and of the rest the last change of each batch. A name that ends in `*` stands for
+    /// all that begin so.
+    pub fn watch(&mut self, names: &[&str]) {
+        self.watched = names.iter().map(|name| (*name).to_owned()).collect();
+        self.version += 1;
     }
 
     /// The queries that read a stream or a query.
@@ -89,11 +113,41 @@ impl QuerySet {
     /// The watermark a query has reached, microseconds: behind that of all where it reads windows of another query.
     pub fn watermark_of(&self, name: &str) -> Option<i64> {
         let index = self.position(name)?;
-        Some(self.watermark?.saturating_sub(self.lags[index]))
+        let reached = match self.time.told_until {
+            Some(told_us) if self.time.follows[index] => self.reached()?.min(told_us),
+            _ => self.reached()?,
+        };
+        Some(reached.saturating_sub(self.lags[index]))
     }
 
-    /// Adds or replaces a reference table; its columns must stay the same while queries read it.
+    /// How far a query's watermark is behind that of all, microseconds; the same whenever it is asked.
+    pub fn lag_of(&self, name: &str) -> Option<i64> {
+        self.position(name).map(|index| self.lags[index])
+    }
+
+    /// Adds or replaces a reference table; its columns must stay the same while queries read it. Its rows hold for all
+    /// times, also for queries that look it up as it was.
     pub fn set_reference(&mut self, name: &str, rows: RecordBatch) {
+        self.know_reference(name, &rows);
+        self.references.set(name, rows);
+    }
+
+    /// A reference table holds these rows from an event time on, microseconds; before, what it held until now. Queries
+    /// that look it up as it stands see them at once.
+    pub fn set_reference_from(&mut self, name: &str, rows: RecordBatch, from_us: i64) {
+        self.know_reference(name, &rows);
+        self.references.set_from(name, rows, from_us);
+    }
+
+    fn know_reference(&mut self, name: &str, rows: &RecordBatch) {
+        let is_known = self
+            .catalog
+            .get(name)
+            .is_some_and(|entry| entry.schema == rows.schema());
+        if is_known {
+            return;
+        }
+        self.version += 1;
         self.catalog.insert(
             name,
             Entry {
@@ -101,19 +155,29 @@ impl QuerySet {
                 schema: rows.schema(),
             },
         );
-        self.references.set(name, rows);
     }
 
     /// Adds a stream of events that is not built in, before queries are created that read it. A time column is of the
     /// type that [`crate::streams::time_type`] gives.
     pub fn set_stream(&mut self, name: &str, schema: SchemaRef) {
-        let relation = Relation::Stream;
+        let relation = Relation::Stream { lag_us: 0 };
+        self.version += 1;
+        self.catalog.insert(name, Entry { relation, schema });
+    }
+
+    /// Says, before queries are created that read it, how far a built-in stream's rows may lie behind the watermark at which
+    /// they come, microseconds. What reads it stays as far behind.
+    pub fn set_lag(&mut self, name: &str, lag_us: i64) {
+        let Some(schema) = stream_schema(name) else { return };
+        let relation = Relation::Stream { lag_us };
+        self.version += 1;
         self.catalog.insert(name, Entry { relation, schema });
     }
 
     /// Says when sites are open, before queries are created whose windows follow it.
     pub fn set_opening_hours(&mut self, opening_hours: Arc<dyn OpeningHours>) {
         self.catalog.set_opening_hours(opening_hours);
+        self.version += 1;
     }
 
     /// The reference tables as they stand.
@@ -136,134 +200,13 @@ impl QuerySet {
         self.queries.iter().find(|query| query.name().as_ref() == name)
     }
 
-    /// The watermark the queries have reached, microseconds.
+    /// The watermark the queries have been moved on to, microseconds; what they say of it may not all be said yet.
     pub fn watermark(&self) -> Option<i64> {
-        self.watermark
-    }
-
-    /// Plans and checks a statement without running it.
-    ///
-    /// # Errors
-    /// The mistake with its place.
-    pub fn check(&self, statement: Statement) -> Result<Query, QueryError> {
-        self.plan(statement, false)
-    }
-
-    /// As [`QuerySet::check`] for a statement that may take the place of the query of its name.
-    ///
-    /// # Errors
-    /// The mistake with its place.
-    pub fn check_replacing(&mut self, statement: Statement) -> Result<Query, QueryError> {
-        let feeds_alert = self.feeds_alert(&statement.name);
-        let is_query = self.get(&statement.name).is_some();
-        let before = self.catalog.get(&statement.name).filter(|_| is_query).cloned();
-        let name = statement.name.clone();
-        if before.is_some() {
-            self.catalog.remove(&name);
-        }
-        let planned = self.plan(statement, feeds_alert);
-        if let Some(before) = before {
-            self.catalog.insert(&name, before);
-        }
-        planned
-    }
-
-    /// Whether an alert reads a query, be it through others.
-    fn feeds_alert(&self, name: &str) -> bool {
-        self.readers(name).any(|reader| reader.keeps_causes())
-    }
-
-    /// Creates a query, or changes the one of its name; queries that read it go on. The answer says what became of what
-    /// each of them kept.
-    ///
-    /// # Errors
-    /// The mistake with its place, also when a query that reads it could not run any more; nothing has changed then.
-    pub fn put(&mut self, statement: Statement) -> Result<Vec<(String, Restored)>, QueryError> {
-        let name = statement.name.clone();
-        let Some(at) = self.position(&name) else {
-            self.create(statement)?;
-            return Ok(Vec::new());
-        };
-        let at_name = statement.name_at;
-        let new = self.check_replacing(statement)?;
-        let downstream = self.downstream(&name);
-        if let Some(circle) = new
-            .sources()
-            .find(|source| downstream.contains(*source) || *source == name)
-        {
-            return Err(at_name.mistake(
-                format!("'{name}' would read '{circle}', which reads '{name}'"),
-                "a query can't wait for itself",
-            ));
-        }
-        let before = self.catalog.clone();
-        self.catalog.insert(&name, entry_of(&new));
-        let mut planned = vec![(at, new)];
-        // Those that read it are planned again, each behind those it reads.
-        for index in 0..self.queries.len() {
-            if !downstream.contains(self.queries[index].name().as_ref()) {
-                continue;
-            }
-            let (statement, keeps_causes) = (
-                self.queries[index].statement().clone(),
-                self.queries[index].keeps_causes(),
-            );
-            let reader = statement.name.clone();
-            self.catalog.remove(&reader);
-            match self.plan(statement, keeps_causes) {
-                Ok(again) => {
-                    self.catalog.insert(&reader, entry_of(&again));
-                    planned.push((index, again));
-                }
-                Err(error) => {
-                    self.catalog = before;
-                    return Err(at_name.mistake(
-                        format!("'{reader}' reads '{name}' and could not run any more: {}", error.wrong),
-                        "keep the columns that it reads, or change it first",
-                    ));
-                }
-            }
-        }
-        let mut outcomes = Vec::new();
-        for (index, mut again) in planned {
-            let outcome = match self.queries[index].snapshot() {
-                Ok(snapshot) if snapshot.fingerprint == again.fingerprint() => match again.restore(&snapshot) {
-                    Ok(()) => Restored::Kept,
-                    Err(error) => Restored::Unreadable(error.strip_backtrace()),
-                },
-                Ok(_) => Restored::Changed,
-                Err(error) => Restored::Unreadable(error.strip_backtrace()),
-            };
-            outcomes.push((again.name().to_string(), outcome));
-            again.count_on_from(&mut self.queries[index]);
-            self.queries[index] = again;
-        }
-        let sources: Vec<String> = self.queries[at].sources().map(str::to_owned).collect();
-        let keeps_causes = self.queries[at].keeps_causes();
-        self.put_in_order();
-        self.rewire();
-        if keeps_causes {
-            self.make_feed_alert(&sources)?;
-        }
-        Ok(outcomes)
+        self.time.moved_to
     }
 
     fn position(&self, name: &str) -> Option<usize> {
         self.queries.iter().position(|query| query.name().as_ref() == name)
-    }
-
-    /// The names of all queries that read `name`, be it through others.
-    fn downstream(&self, name: &str) -> BTreeSet<String> {
-        let mut found = BTreeSet::new();
-        let mut waiting = vec![name.to_owned()];
-        while let Some(next) = waiting.pop() {
-            for reader in self.readers(&next) {
-                if found.insert(reader.name().to_string()) {
-                    waiting.push(reader.name().to_string());
-                }
-            }
-        }
-        found
     }
 
     /// Puts each query behind those it reads, else leaves them where they are: a changed one may read others than before.
@@ -292,7 +235,9 @@ impl QuerySet {
             .collect();
         let mut feeds_alert: Vec<bool> = statements
             .iter()
-            .map(|statement| matches!(statement.kind, StatementKind::Alert(_)))
+            .map(|statement| {
+                matches!(statement.kind, StatementKind::Alert(_)) || is_watched(&self.watched, &statement.name)
+            })
             .collect();
         // What an alert reads, and what that reads, until nothing is new.
         while let Some(next) = (0..reads.len())
@@ -316,21 +261,10 @@ impl QuerySet {
             }
             done.insert(index);
         }
+        // Once for all of them: what reads what is looked up among all queries.
+        self.rewire();
+        self.share_new_windows();
         mistakes
-    }
-
-    /// Creates one query and runs it from now on.
-    ///
-    /// # Errors
-    /// The mistake with its place; nothing has changed then.
-    pub fn create(&mut self, statement: Statement) -> Result<(), QueryError> {
-        let is_alert = matches!(statement.kind, StatementKind::Alert(_));
-        self.create_feeding(statement, is_alert)?;
-        if is_alert && let Some(last) = self.queries.last() {
-            let sources: Vec<String> = last.sources().map(str::to_owned).collect();
-            self.make_feed_alert(&sources)?;
-        }
-        Ok(())
     }
 
     /// Stops and forgets a query.
@@ -358,74 +292,15 @@ impl QuerySet {
         Ok(())
     }
 
-    fn plan(&self, statement: Statement, feeds_alert: bool) -> Result<Query, QueryError> {
-        if let Some(entry) = self.catalog.get(&statement.name) {
-            let what = match entry.relation {
-                Relation::Stream => "a stream",
-                Relation::Output { .. } => "a query",
-                Relation::Reference => "a reference table",
-            };
-            return Err(statement.name_at.mistake(
-                format!("there is {what} '{}' already", statement.name),
-                "take another name",
-            ));
-        }
-        self.created(statement, feeds_alert)
-    }
-
-    /// Plans and compiles on a stack of its own: both go down an expression to its depth, in steps that are large.
-    fn created(&self, statement: Statement, feeds_alert: bool) -> Result<Query, QueryError> {
-        let at = statement.at;
-        let (catalog, memory) = (&self.catalog, self.memory);
-        let create = || {
-            let planner = Planner::new(catalog)?;
-            Query::create(statement, catalog, &planner, feeds_alert, memory)
-        };
-        std::thread::scope(|scope| {
-            let planning = std::thread::Builder::new()
-                .name("planning".to_owned())
-                .stack_size(PLANNING_STACK_BYTES)
-                .spawn_scoped(scope, create);
-            match planning.map(std::thread::ScopedJoinHandle::join) {
-                Ok(Ok(planned)) => planned,
-                Ok(Err(_)) => Err(at.wrong("the statement can't be planned: a fault in the engine")),
-                Err(error) => Err(at.wrong(format!("the statement can't be planned: {error}"))),
-            }
-        })
-    }
-
     fn create_feeding(&mut self, statement: Statement, feeds_alert: bool) -> Result<(), QueryError> {
-        let query = self.plan(statement, feeds_alert)?;
+        let query = planned(&self.catalog, self.memory, Arc::new(statement), feeds_alert)?;
         self.catalog.insert(query.name(), entry_of(&query));
         self.queries.push(query);
-        self.rewire();
-        Ok(())
-    }
-
-    /// Queries that a new alert reads keep causes from now on; their state goes on.
-    fn make_feed_alert(&mut self, sources: &[String]) -> Result<(), QueryError> {
-        let mut waiting: Vec<String> = sources.to_vec();
-        while let Some(name) = waiting.pop() {
-            let Some(index) = self.position(&name) else {
-                continue;
-            };
-            if self.queries[index].keeps_causes() {
-                continue;
-            }
-            let statement = self.queries[index].statement().clone();
-            let failed = |error: datafusion::common::DataFusionError| statement.at.wrong(error.strip_backtrace());
-            let snapshot = self.queries[index].snapshot().map_err(failed)?;
-            let mut again = self.created(statement.clone(), true)?;
-            again.restore(&snapshot).map_err(failed)?;
-            waiting.extend(again.sources().map(str::to_owned));
-            again.count_on_from(&mut self.queries[index]);
-            self.queries[index] = again;
-        }
-        self.rewire();
         Ok(())
     }
 
     fn rewire(&mut self) {
+        self.version += 1;
         let mut routes: FxHashMap<Arc<str>, Vec<usize>> = FxHashMap::default();
         self.lags.clear();
         for (index, query) in self.queries.iter().enumerate() {
@@ -438,6 +313,8 @@ impl QuerySet {
             .into_iter()
             .map(|(source, readers)| (source, readers.into()))
             .collect();
+        self.learn_sources();
+        self.windows = SharedWindows::of(&self.queries);
     }
 
     /// Whether any query reads `stream`; what nobody reads need not be made.
@@ -445,45 +322,88 @@ impl QuerySet {
         self.routes.contains_key(stream)
     }
 
-    /// Feeds rows of a stream; what the queries say is appended to `out`, in the order in which it was said.
+    /// Feeds rows of a stream; what the queries say is appended to `out`, in the order in which it was said. Where time is
+    /// being moved on, some of it is said only when that is done.
     pub fn push(&mut self, stream: &str, rows: &Rows, out: &mut Vec<Output>) {
         let mut late = Vec::new();
-        self.deliver(stream, rows, &mut late, out);
+        let mut place = self.begin_push(stream, rows.len(), &mut late, out);
+        self.deliver(stream, rows, &mut place, &mut late, out);
         self.deliver_late(late, out);
     }
 
-    fn deliver(&mut self, source: &str, rows: &Rows, late: &mut Vec<(Arc<str>, LateRow)>, out: &mut Vec<Output>) {
+    /// Hands rows to those that read their source. `place` is where they stand among what events bring while time is being
+    /// moved on; what time brings has none, and waits nowhere.
+    fn deliver(
+        &mut self,
+        source: &str,
+        rows: &Rows,
+        place: &mut Option<Place>,
+        late: &mut Vec<(Arc<str>, LateRow)>,
+        out: &mut Vec<Output>,
+    ) {
         let Some(readers) = self.routes.get(source).map(Arc::clone) else {
             return;
         };
-        // The rows one by one, made when the first query wants them so.
-        let mut singly: Option<Vec<Rows>> = None;
+        let step = self.windows.begin();
+        let mut handed = Handed::new(source, rows);
         for index in readers.iter().copied() {
-            let query = &mut self.queries[index];
-            let taken = match rows {
-                Rows::Many(flow) if flow.num_rows() == 1 || query.is_one_by_one() => singly
-                    .get_or_insert_with(|| (0..flow.num_rows()).map(|row| Rows::One(Row::of(flow, row))).collect()),
-                _ => std::slice::from_ref(rows),
-            };
-            let mut rows = Vec::new();
-            let mut context = Context {
-                references: &self.references,
-                late: &mut rows,
-            };
-            let said = query.push(source, taken, self.lags[index], &mut context);
-            if said.is_empty() && rows.is_empty() {
-                continue;
+            if let Some(place) = place {
+                place.through.push(index as u32);
             }
-            let name = Arc::clone(query.name());
-            late.extend(rows.into_iter().map(|row| (Arc::clone(&name), row)));
-            self.pass_on(&name, said, late, out);
+            match place {
+                Some(place) if self.has_to_wait(index) => self.hold(index, &handed, place.clone(), late, out),
+                _ => self.hand_over(step, index, &mut handed, place, late, out),
+            }
+            if let Some(place) = place {
+                place.through.pop();
+            }
         }
+        self.windows.end(step);
+    }
+
+    /// Hands rows to one of those that read their source, and what it says of them to those that read it.
+    fn hand_over(
+        &mut self,
+        step: u64,
+        index: usize,
+        handed: &mut Handed<'_>,
+        place: &mut Option<Place>,
+        late: &mut Vec<(Arc<str>, LateRow)>,
+        out: &mut Vec<Output>,
+    ) {
+        let query = &mut self.queries[index];
+        let source = handed.source;
+        let taken = handed.as_wanted(query.is_one_by_one());
+        let mut rows = Vec::new();
+        let mut context = Context {
+            references: &self.references,
+            late: &mut rows,
+        };
+        let lag_us = self.lags[index];
+        let said = match self
+            .windows
+            .push(step, index, query, source, taken, lag_us, &self.references)
+        {
+            Turn::Alone => query.push(source, taken, lag_us, &mut context),
+            Turn::Told(passed) => query.push_shared(passed, lag_us, &mut context),
+            Turn::Silent(passed) => {
+                query.push_silently(passed);
+                return;
+            }
+        };
+        if said.is_empty() && rows.is_empty() {
+            return;
+        }
+        let name = Arc::clone(query.name());
+        late.extend(rows.into_iter().map(|row| (Arc::clone(&name), row)));
+        self.pass_on(&name, said, place, late, out);
     }
 
     fn pass_on(
         &mut self,
         name: &Arc<str>,
         said: Vec<Output>,
+        place: &mut Option<Place>,
         late: &mut Vec<(Arc<str>, LateRow)>,
         out: &mut Vec<Output>,
     ) {
@@ -492,37 +412,22 @@ impl QuerySet {
             let rows = is_read.then(|| output.rows.clone());
             out.push(output);
             if let Some(rows) = rows {
-                self.deliver(name, &rows, late, out);
+                self.deliver(name, &rows, place, late, out);
             }
         }
     }
 
-    /// Moves time on to `watermark`: windows close, keys are forgotten. A watermark never goes back; an earlier one
-    /// changes nothing.
-    pub fn advance(&mut self, watermark: i64, out: &mut Vec<Output>) {
-        if self.watermark.is_some_and(|current| watermark <= current) || watermark == i64::MIN {
-            return;
+    /// Forgets what reference tables held before any time that a row may still ask for: one that is over by as much is
+    /// given to no row, so that nobody sees when it goes.
+    fn forget_versions(&mut self, watermark: i64) {
+        if self.references.has_history() {
+            let back_us = self.queries.iter().map(Query::versions_of);
+            let back_us = back_us
+                .filter(|(tables, _)| !tables.is_empty())
+                .map(|(_, back_us)| back_us);
+            let back_us = back_us.max().unwrap_or(0);
+            self.references.forget_before(watermark.saturating_sub(back_us));
         }
-        self.watermark = Some(watermark);
-        let mut late = Vec::new();
-        for index in 0..self.queries.len() {
-            if self.queries[index].due() > watermark.saturating_sub(self.lags[index]) {
-                continue;
-            }
-            let mut rows = Vec::new();
-            let mut context = Context {
-                references: &self.references,
-                late: &mut rows,
-            };
-            let said = self.queries[index].advance(watermark, self.lags[index], &mut context);
-            if said.is_empty() && rows.is_empty() {
-                continue;
-            }
-            let name = Arc::clone(self.queries[index].name());
-            late.extend(rows.into_iter().map(|row| (Arc::clone(&name), row)));
-            self.pass_on(&name, said, &mut late, out);
-        }
-        self.deliver_late(late, out);
     }
 
     /// Rows that came too late are a stream of their own. What comes too late there is not told again.
@@ -549,12 +454,14 @@ impl QuerySet {
             Arc::new(StringArray::from_iter_values(late.iter().map(|(_, row)| row.reason))),
         ];
         if let Ok(batch) = RecordBatch::try_new(schema, columns) {
-            let mut flow = Flow::at_watermark(batch, self.watermark.unwrap_or(i64::MIN));
+            let mut flow = Flow::at_watermark(batch, self.watermark().unwrap_or(i64::MIN));
             // Each by the watermark it met: how many came late at once must make no difference.
             flow.watermarks = Arc::new(late.iter().map(|(_, row)| row.watermark).collect());
             flow.causes = Arc::new(late.iter().map(|(_, row)| row.event_id.as_deref()).collect());
             let mut dropped = Vec::new();
-            self.deliver(LATE, &Rows::Many(flow), &mut dropped, out);
+            let rows = Rows::Many(flow);
+            let mut place = self.begin_push(LATE, rows.len(), &mut dropped, out);
+            self.deliver(LATE, &rows, &mut place, &mut dropped, out);
         }
     }
 
@@ -579,43 +486,32 @@ impl QuerySet {
         let batch = concat_batches(&schema, flows.iter().map(|flow| &flow.batch))?;
         Ok(Some((schema, batch)))
     }
-
-    /// What all queries must remember over a restart.
-    ///
-    /// # Errors
-    /// When an operator's state can't be written as Arrow data.
-    pub fn snapshot(&mut self) -> Result<Vec<QuerySnapshot>> {
-        self.queries.iter_mut().map(Query::snapshot).collect()
-    }
-
-    /// Takes back snapshots; a query that has changed since begins anew, and the answer says so for each.
-    pub fn restore(&mut self, watermark: Option<i64>, snapshots: &[QuerySnapshot]) -> Vec<(String, Restored)> {
-        self.watermark = watermark;
-        snapshots
-            .iter()
-            .map(|snapshot| {
-                let query = self
-                    .queries
-                    .iter_mut()
-                    .find(|query| query.name().as_ref() == snapshot.name);
-                let outcome = match query {
-                    None => Restored::Gone,
-                    Some(query) if query.fingerprint() != snapshot.fingerprint => Restored::Changed,
-                    Some(query) => match query.restore(snapshot) {
-                        Ok(()) => Restored::Kept,
-                        Err(error) => Restored::Unreadable(error.strip_backtrace()),
-                    },
-                };
-                (snapshot.name.clone(), outcome)
-            })
-            .collect()
-    }
 }
 
-fn entry_of(query: &Query) -> Entry {
-    Entry {
-        relation: query.relation(),
-        schema: Arc::clone(query.schema()),
+/// Rows on their way to those that read their source.
+struct Handed<'a> {
+    source: &'a str,
+    rows: &'a Rows,
+    /// The rows one by one, made when the first query wants them so.
+    singly: Option<Vec<Rows>>,
+}
+
+impl<'a> Handed<'a> {
+    fn new(source: &'a str, rows: &'a Rows) -> Self {
+        Self {
+            source,
+            rows,
+            singly: None,
+        }
+    }
+
+    fn as_wanted(&mut self, one_by_one: bool) -> &[Rows] {
+        match self.rows {
+            Rows::Many(flow) if flow.num_rows() == 1 || one_by_one => self
+                .singly
+                .get_or_insert_with(|| (0..flow.num_rows()).map(|row| Rows::One(Row::of(flow, row))).collect()),
+            _ => std::slice::from_ref(self.rows),
+        }
     }
 }
 
@@ -629,4 +525,10 @@ fn mentioned(statement: &Statement, names: &[String]) -> BTreeSet<usize> {
         .filter(|(_, name)| **name != statement.name && words.contains(name.as_str()))
         .map(|(index, _)| index)
         .collect()
+}
+
+/// Whether a query of that name is among those whose every change is wanted.
+fn is_watched(watched: &BTreeSet<String>, name: &str) -> bool {
+    let begins = |pattern: &String| pattern.strip_suffix('*').is_some_and(|begin| name.starts_with(begin));
+    watched.contains(name) || watched.iter().any(begins)
 }

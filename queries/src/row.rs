@@ -86,6 +86,19 @@ impl Rows {
         }
     }
 
+    /// How many bytes the values take, by estimate.
+    pub(crate) fn bytes(&self) -> usize {
+        match self {
+            Self::One(row) => row.values.iter().map(Value::size).sum(),
+            Self::Many(flow) => {
+                let columns = flow.batch.columns().iter();
+                columns
+                    .map(|column| column.to_data().get_slice_memory_size().unwrap_or_default())
+                    .sum()
+            }
+        }
+    }
+
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -108,7 +121,10 @@ impl Rows {
     }
 
     /// `rows` under `schema`: by itself where it is one.
-    pub(crate) fn of(schema: &SchemaRef, mut rows: Vec<Row>) -> Result<Self> {
+    ///
+    /// # Errors
+    /// When a value is not of its column's type.
+    pub fn of(schema: &SchemaRef, mut rows: Vec<Row>) -> Result<Self> {
         if rows.len() == 1
             && let Some(row) = rows.pop()
         {

@@ -4,7 +4,9 @@
 //! a run can be cut there once it turns out to last that long, and two runs can be joined by a row that comes between
 //! them, without any row being looked at again. A session is said once, when no row that is not late can change it.
 
+mod capture;
 mod kept;
+mod shared;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -15,15 +17,19 @@ use arrow::array::{
 use arrow::datatypes::TimestampMicrosecondType;
 use datafusion::common::Result;
 
+use self::capture::Noting;
 use crate::accumulator::GroupAccumulator;
 use crate::aggregate::{AggregatePlan, Calls, GroupColumn};
+use crate::capture::CapturedOperator;
 use crate::computed::{Computed, columns, values};
 use crate::flow::Flow;
 use crate::keys::{Group, KeyStore};
-use crate::operator::{Context, Footprint, LateRow, Operator, batch_of};
+use crate::operator::{Context, Footprint, LateRow, Operator, Progress, batch_of};
+use crate::picked::Picked;
 use crate::row::{Row, Rows};
+use crate::shared_window::WindowOperator;
 use crate::value::Value;
-use crate::window::{Gap, WindowSpec};
+use crate::window::Gap;
 
 /// Why a row is late for every session, also for one that is still open: without the rows before it nobody knows.
 const SESSIONS_WERE_SAID: &str = "sessions it could belong to may have been said";
@@ -74,6 +80,10 @@ pub(crate) struct Sessions {
     /// When something is to be said: (watermark, key, first row of the run).
     due: BTreeSet<(i64, Group, i64)>,
     watermark: i64,
+    /// The watermark that stood before time moved on: sessions that had ended by it are told at it.
+    before: i64,
+    /// What has changed since the last capture; `None` where nobody captures, or the next capture takes all.
+    noting: Option<Noting>,
 }
 
 impl Sessions {
@@ -91,6 +101,8 @@ impl Sessions {
             pieces: 0,
             due: BTreeSet::new(),
             watermark: i64::MIN,
+            before: i64::MIN,
+            noting: None,
         })
     }
 
@@ -134,7 +146,7 @@ impl Sessions {
 
     fn give_back(&mut self, id: PieceId) {
         for accumulator in &mut self.accumulators {
-            accumulator.clear(id);
+            accumulator.clear(&[id]);
         }
         if let Some(cause) = self.causes.get_mut(id as usize) {
             *cause = None;
@@ -153,6 +165,9 @@ impl Sessions {
     /// Puts a row into its run and piece; gives the number of the piece. What is not updated yet must be, before two
     /// runs are joined.
     fn place(&mut self, group: Group, time: i64, joined: std::ops::Range<usize>) -> Result<PieceId> {
+        if let Some(noting) = &mut self.noting {
+            noting.note(group);
+        }
         if self.runs.len() <= group as usize {
             self.runs
                 .resize(self.keys.capacity().max(group as usize + 1), Vec::new());
@@ -166,7 +181,7 @@ impl Sessions {
             Run {
                 first: time,
                 last: time,
-                pieces: Vec::new(),
+                pieces: Vec::with_capacity(1),
                 is_begun: false,
             }
         } else {
@@ -197,7 +212,12 @@ impl Sessions {
             }
         };
         self.due.insert((self.due_of(&run), group, run.first));
-        self.runs[group as usize].insert(joined.start, run);
+        let runs = &mut self.runs[group as usize];
+        if runs.is_empty() {
+            // Most keys have one run: a list makes room for four at once.
+            runs.reserve_exact(1);
+        }
+        runs.insert(joined.start, run);
         Ok(id)
     }
 
@@ -212,26 +232,31 @@ impl Sessions {
         Ok(())
     }
 
-    /// Moves the watermark: says the sessions that no row can change any more.
-    fn move_watermark(&mut self, watermark: i64, out: &mut Vec<Rows>) -> Result<()> {
-        if watermark <= self.watermark {
-            return Ok(());
+    /// Moves the watermark: says about `part` of the sessions that no row can change any more. Rows that come before the
+    /// rest is said belong to none of them, or are late.
+    fn move_watermark(&mut self, watermark: i64, part: usize, out: &mut Vec<Rows>) -> Result<Progress> {
+        if watermark > self.watermark {
+            self.before = self.watermark;
+            self.watermark = watermark;
         }
-        let before = self.watermark;
-        self.watermark = watermark;
         let mut due = Vec::new();
+        let mut progress = Progress::Done;
         while let Some((at, group, first)) = self.due.first().copied()
-            && at <= watermark
+            && at <= self.watermark
         {
+            if due.len() >= part {
+                progress = Progress::Left;
+                break;
+            }
             self.due.pop_first();
             self.end(group, first, &mut due)?;
         }
-        self.say_in_time(&due, before, out)?;
+        self.say_in_time(&due, self.before, out)?;
         for said in due {
             self.give_back(said.id);
             self.keys.release(said.group);
         }
-        Ok(())
+        Ok(progress)
     }
 
     /// What of a run is over by now. Each session that is due holds its key once more until it is said.
@@ -240,6 +265,9 @@ impl Sessions {
             return Ok(());
         };
         let mut run = self.runs[group as usize].remove(at);
+        if let Some(noting) = &mut self.noting {
+            noting.note(group);
+        }
         let settled = self.watermark.saturating_sub(self.plan.lateness_us);
         let is_over = run.last.saturating_add(self.gap.gap_us) <= settled;
         let before = due.len();
@@ -389,7 +417,7 @@ impl Sessions {
         let mut groups = Vec::new();
         self.keys.intern(&keys, rows, &mut groups)?;
         let mut ids: Vec<PieceId> = vec![0; rows];
-        let mut waiting: Vec<u32> = Vec::new();
+        let mut waiting = Picked::none();
         for row in 0..rows {
             let watermark = flow.watermarks.value(row);
             if times.is_null(row) {
@@ -409,7 +437,7 @@ impl Sessions {
                 self.causes[id as usize] = cause.map(Arc::from);
             }
             ids[row] = id;
-            waiting.push(row as u32);
+            waiting.extend(row..row + 1);
         }
         self.update(&ids, &mut waiting, &calls)?;
         self.keys.forget_unheld(&groups);
@@ -417,9 +445,9 @@ impl Sessions {
     }
 
     /// Adds the rows that wait to their pieces.
-    fn update(&mut self, ids: &[PieceId], waiting: &mut Vec<u32>, calls: &Calls) -> Result<()> {
+    fn update(&mut self, ids: &[PieceId], waiting: &mut Picked, calls: &Calls) -> Result<()> {
         calls.update(&mut self.accumulators, ids, waiting)?;
-        waiting.clear();
+        *waiting = Picked::none();
         Ok(())
     }
 
@@ -485,8 +513,14 @@ impl Operator for Sessions {
         }
     }
 
-    fn advance(&mut self, watermark: i64, _context: &mut Context<'_>, out: &mut Vec<Rows>) -> Result<()> {
-        self.move_watermark(watermark, out)
+    fn advance(
+        &mut self,
+        watermark: i64,
+        part: usize,
+        _context: &mut Context<'_>,
+        out: &mut Vec<Rows>,
+    ) -> Result<Progress> {
+        self.move_watermark(watermark, part, out)
     }
 
     fn lag_us(&self) -> i64 {
@@ -511,8 +545,20 @@ impl Operator for Sessions {
         }))
     }
 
+    fn gather(&mut self, room: &mut usize) -> Result<()> {
+        self.take_noted(room)
+    }
+
+    fn capture(&mut self) -> Result<Option<CapturedOperator>> {
+        self.take_capture().map(Some)
+    }
+
+    fn capture_anew(&mut self) {
+        self.noting = None;
+    }
+
     fn snapshot(&mut self) -> Result<Option<RecordBatch>> {
-        self.keep().map(Some)
+        self.keep(&self.plan.all_keys(), &self.plan.all_calls()).map(Some)
     }
 
     fn restore(&mut self, snapshot: &RecordBatch) -> Result<()> {
@@ -520,31 +566,18 @@ impl Operator for Sessions {
     }
 
     fn footprint(&self) -> Footprint {
-        Footprint {
-            keys: self.keys.len(),
-            windows: self.due.len(),
-            bytes: self.keys.bytes()
-                + self
-                    .accumulators
-                    .iter()
-                    .map(|accumulator| accumulator.bytes())
-                    .sum::<usize>()
-                + self.runs.capacity() * size_of::<Vec<Run>>()
-                + self.due.len() * (size_of::<Run>() + size_of::<Piece>() + 2 * size_of::<(i64, Group, i64)>())
-                + self.causes.capacity() * 16
-                + self.causes.iter().flatten().map(|cause| cause.len()).sum::<usize>(),
-        }
+        self.footprint_of(&self.plan.all_calls())
     }
 
     fn describe(&self) -> String {
-        let keys: Vec<String> = self.plan.keys.iter().map(ToString::to_string).collect();
-        let calls: Vec<&str> = self.plan.aggregates.iter().map(|call| call.name.as_str()).collect();
-        format!(
-            "Sessions: {} on {}; by [{}]; {}",
-            WindowSpec::Session(self.gap),
-            self.time,
-            keys.join(", "),
-            calls.join(", ")
-        )
+        self.describe_part(&self.plan.all_keys(), &self.plan.all_calls())
+    }
+
+    fn as_window(&self) -> Option<&dyn WindowOperator> {
+        Some(self)
+    }
+
+    fn as_window_mut(&mut self) -> Option<&mut dyn WindowOperator> {
+        Some(self)
     }
 }

@@ -24,4 +24,8 @@ pub const SHIPPED: &[ShippedFile] = shipped![
     "search.sql",
     "channels.sql",
     "devices.sql",
+    "points.sql",
+    "measures.sql",
+    "services.sql",
+    "engagement.sql",
 ];

@@ -2,13 +2,68 @@
 
 use std::sync::Arc;
 
+use datafusion::common::Result;
+
 use crate::accumulator::GroupAccumulator;
 use crate::aggregate::AggregatePlan;
+use crate::grouped::{all, for_each};
 use crate::keys::Group;
+use crate::operator::Progress;
 
 const PRESENT: u8 = 1;
 const CHANGED: u8 = 2;
 const TOLD: u8 = 4;
+const NOTED: u8 = 8;
+
+/// Bytes of a row that is neither short nor long.
+const ROW_BYTES: usize = 256;
+
+/// How many ordinary rows that of a group with these aggregates is as long as.
+pub(crate) fn row_weight(accumulators: &[Box<dyn GroupAccumulator>]) -> usize {
+    let bytes: usize = accumulators.iter().map(|accumulator| accumulator.row_bytes()).sum();
+    1 + bytes / ROW_BYTES
+}
+
+/// How many of a slot's members something has gone through, part by part.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Walk(usize);
+
+impl Walk {
+    /// The next members, as many as there is room for; behind the last it stands at the start again.
+    pub(crate) fn next<'a>(&mut self, members: &'a [Group], room: &mut usize) -> &'a [Group] {
+        let to = self.0.saturating_add(*room).min(members.len());
+        let next = &members[self.0..to];
+        *room -= next.len();
+        self.0 = if to == members.len() { 0 } else { to };
+        next
+    }
+
+    /// Whether it has gone through all members, or through none yet.
+    pub(crate) fn is_at_start(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Merges the next members of `from`, whose rows came later, into `into`.
+    pub(crate) fn merge(
+        &mut self,
+        into: &mut Slot,
+        from: &Slot,
+        plan: &AggregatePlan,
+        room: &mut usize,
+    ) -> Result<Progress> {
+        if *room == 0 {
+            return Ok(Progress::Left);
+        }
+        let groups = self.next(&from.members, room);
+        into.enter_all(groups);
+        into.merge(from, groups, plan)?;
+        Ok(if self.is_at_start() {
+            Progress::Done
+        } else {
+            Progress::Left
+        })
+    }
+}
 
 /// The groups of one window or pane.
 pub(crate) struct Slot {
@@ -21,6 +76,20 @@ pub(crate) struct Slot {
     /// The watermark at each group's last row; kept only with a time to live.
     pub(crate) touched: Vec<i64>,
     pub(crate) said: bool,
+    /// How many of the members were said, of a window that is being said in parts.
+    cursor: usize,
+    /// Groups that are to be captured; `None` where nobody captures them.
+    noted: Option<Noted>,
+}
+
+/// The groups of a slot that are to be captured.
+#[derive(Default)]
+struct Noted {
+    /// All from this one on, in the order of their numbers; `None` behind the last. What begins anew is gone through so,
+    /// for to list a million groups at once would hold up events.
+    all_from: Option<usize>,
+    /// Those that have changed, each once.
+    changed: Vec<Group>,
 }
 
 impl Slot {
@@ -34,7 +103,86 @@ impl Slot {
             causes: Vec::new(),
             touched: Vec::new(),
             said: false,
+            cursor: 0,
+            noted: None,
         }
+    }
+
+    /// Changes are noted from now on.
+    pub(crate) fn begin_noting(&mut self) {
+        self.noted.get_or_insert_default();
+    }
+
+    /// All groups are to be captured, and what changes from now on.
+    pub(crate) fn note_all(&mut self) {
+        // What was noted before stays marked until it is gone through.
+        self.noted = Some(Noted {
+            all_from: Some(0),
+            changed: Vec::new(),
+        });
+    }
+
+    /// Changes are no longer noted, until all groups are noted again.
+    pub(crate) fn end_noting(&mut self) {
+        self.noted = None;
+    }
+
+    /// The group has changed.
+    pub(crate) fn note(&mut self, group: Group) {
+        if let Some(noted) = &mut self.noted {
+            let flags = &mut self.flags[group as usize];
+            if *flags & NOTED == 0 {
+                *flags |= NOTED;
+                noted.changed.push(group);
+            }
+        }
+    }
+
+    /// Groups that are to be captured, at most so many, and none where it took long to find none.
+    pub(crate) fn take_noted(&mut self, most: usize) -> Vec<Group> {
+        /// Where few of the numbers are this slot's, so many are looked at for each that there is room for.
+        const LOOKED_AT: usize = 32;
+        let Some(noted) = &mut self.noted else {
+            return Vec::new();
+        };
+        if let Some(from) = noted.all_from {
+            let to = from
+                .saturating_add(most.saturating_mul(LOOKED_AT))
+                .min(self.flags.len());
+            let mut taken = Vec::new();
+            let mut next = from;
+            while next < to && taken.len() < most {
+                let flags = &mut self.flags[next];
+                *flags &= !NOTED;
+                if *flags & PRESENT != 0 {
+                    taken.push(next as Group);
+                }
+                next += 1;
+            }
+            noted.all_from = (next < self.flags.len()).then_some(next);
+            return taken;
+        }
+        let mut taken = noted.changed.split_off(noted.changed.len().saturating_sub(most));
+        // A group may be here twice, or no more, where it was forgotten in between.
+        taken.retain(|group| {
+            let flags = &mut self.flags[*group as usize];
+            let is_here = *flags & (NOTED | PRESENT) == NOTED | PRESENT;
+            *flags &= !NOTED;
+            is_here
+        });
+        taken
+    }
+
+    /// Whether groups are to be captured.
+    pub(crate) fn has_noted(&self) -> bool {
+        self.noted
+            .as_ref()
+            .is_some_and(|noted| noted.all_from.is_some() || !noted.changed.is_empty())
+    }
+
+    /// How many ordinary rows a group's is as long as.
+    pub(crate) fn row_weight(&self) -> usize {
+        row_weight(&self.accumulators)
     }
 
     /// Makes room for groups below `groups`.
@@ -72,6 +220,18 @@ impl Slot {
         is_new
     }
 
+    /// Rows of the groups, each there once, are here now.
+    pub(crate) fn enter_all(&mut self, groups: &[Group]) {
+        if self.members.is_empty() {
+            for_each(&mut self.flags, groups, |flags| *flags |= PRESENT);
+            self.members.extend_from_slice(groups);
+        } else if !all(&self.flags, groups, |flags| flags & PRESENT != 0) {
+            for group in groups {
+                self.enter(*group);
+            }
+        }
+    }
+
     /// The group is to be said again.
     pub(crate) fn note_change(&mut self, group: Group) {
         let flags = &mut self.flags[group as usize];
@@ -94,53 +254,145 @@ impl Slot {
     /// The group was said.
     pub(crate) fn note_told(&mut self, group: Group) {
         self.flags[group as usize] |= TOLD;
+        self.note(group);
     }
 
-    /// The groups that changed since they were last said.
-    pub(crate) fn take_changed(&mut self) -> Vec<Group> {
-        let changed = std::mem::take(&mut self.changed);
+    /// Groups that changed since they were last said, at most so many.
+    pub(crate) fn take_changed(&mut self, most: usize) -> Vec<Group> {
+        let mut changed = if most < self.changed.len() {
+            self.changed.split_off(self.changed.len() - most)
+        } else {
+            std::mem::take(&mut self.changed)
+        };
+        // A group may be here twice, or no more, where it was forgotten in between.
+        changed.retain(|group| {
+            let flags = &mut self.flags[*group as usize];
+            let has_changed = *flags & CHANGED != 0;
+            *flags &= !CHANGED;
+            has_changed
+        });
         for group in &changed {
-            self.flags[*group as usize] &= !CHANGED;
+            self.note(*group);
         }
         changed
     }
 
-    /// Sets a group back to nothing that stays where it is.
-    pub(crate) fn reset_group(&mut self, group: Group) {
-        for accumulator in &mut self.accumulators {
-            accumulator.clear(group);
+    /// The next members to be said, at most so many; those before them were.
+    pub(crate) fn next_members(&mut self, most: usize) -> Vec<Group> {
+        let to = self.cursor.saturating_add(most).min(self.members.len());
+        let next = self.members[self.cursor..to].to_vec();
+        self.cursor = to;
+        next
+    }
+
+    /// Whether all members were said.
+    pub(crate) fn is_at_end(&self) -> bool {
+        self.cursor == self.members.len()
+    }
+
+    /// Whether some members were said and others are to be.
+    pub(crate) fn is_partly_said(&self) -> bool {
+        self.cursor > 0
+    }
+
+    /// How many members were said, where others are to be.
+    pub(crate) fn cursor(&self) -> usize {
+        self.cursor
+    }
+
+    /// The members that were said, where others are to be.
+    pub(crate) fn said_members(&self) -> &[Group] {
+        &self.members[..self.cursor]
+    }
+
+    /// Takes back what `cursor` gave.
+    pub(crate) fn set_cursor(&mut self, cursor: usize) {
+        self.cursor = cursor.min(self.members.len());
+    }
+
+    /// The members are to be said from the first on the next time.
+    pub(crate) fn begin_again(&mut self) {
+        self.cursor = 0;
+    }
+
+    /// Adds what a pane holds of `groups`, which are here already; panes come in the order of time.
+    pub(crate) fn merge(&mut self, pane: &Self, groups: &[Group], plan: &AggregatePlan) -> Result<()> {
+        for (into, from) in self.accumulators.iter_mut().zip(&pane.accumulators) {
+            into.merge(from.as_ref(), groups)?;
         }
-        if let Some(cause) = self.causes.get_mut(group as usize) {
-            *cause = None;
+        if plan.keeps_causes {
+            // The newest event stays.
+            for group in groups {
+                if let Some(cause) = &pane.causes[*group as usize] {
+                    self.causes[*group as usize] = Some(Arc::clone(cause));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts the members in the order of their numbers: whoever goes through them then reads memory in one direction.
+    pub(crate) fn put_in_order(&mut self) {
+        if self.members.is_sorted() {
+            return;
+        }
+        if self.members.len() < self.flags.len() / 16 {
+            self.members.sort_unstable();
+            return;
+        }
+        self.members.clear();
+        let groups = (0..).zip(&self.flags);
+        self.members.extend(
+            groups
+                .filter(|(_, flags)| **flags & PRESENT != 0)
+                .map(|(group, _)| group),
+        );
+    }
+
+    /// Takes members out, at most so many.
+    pub(crate) fn take_members(&mut self, most: usize) -> Vec<Group> {
+        self.members.split_off(self.members.len().saturating_sub(most))
+    }
+
+    /// Sets groups back to nothing that stay where they are.
+    pub(crate) fn reset(&mut self, groups: &[Group]) {
+        for accumulator in &mut self.accumulators {
+            accumulator.clear(groups);
+        }
+        if !self.causes.is_empty() {
+            for_each(&mut self.causes, groups, |cause| *cause = None);
         }
     }
 
-    /// Forgets a group.
-    pub(crate) fn clear_group(&mut self, group: Group) {
-        self.flags[group as usize] = 0;
-        self.reset_group(group);
-        if let Some(touched) = self.touched.get_mut(group as usize) {
-            *touched = i64::MIN;
+    /// Forgets groups.
+    pub(crate) fn clear(&mut self, groups: &[Group]) {
+        for_each(&mut self.flags, groups, |flags| *flags = 0);
+        self.reset(groups);
+        if !self.touched.is_empty() {
+            for_each(&mut self.touched, groups, |touched| *touched = i64::MIN);
         }
     }
 
     /// Empties the slot for another window; keeps the memory.
     pub(crate) fn recycle(&mut self) {
-        for group in std::mem::take(&mut self.members) {
-            self.clear_group(group);
-        }
+        let mut members = std::mem::take(&mut self.members);
+        self.clear(&members);
+        members.clear();
+        self.members = members;
         self.changed.clear();
         self.said = false;
+        self.cursor = 0;
+        self.noted = None;
     }
 
-    /// Bytes kept, estimated.
-    pub(crate) fn bytes(&self) -> usize {
-        self.accumulators
-            .iter()
-            .map(|accumulator| accumulator.bytes())
-            .sum::<usize>()
+    /// Bytes kept for some of the aggregates, estimated.
+    pub(crate) fn bytes(&self, calls: &[usize]) -> usize {
+        calls.iter().map(|call| self.accumulators[*call].bytes()).sum::<usize>()
             + self.flags.capacity()
-            + (self.members.capacity() + self.changed.capacity()) * 4
+            + (self.members.capacity()
+                + self.changed.capacity()
+                + self.noted.as_ref().map_or(0, |noted| noted.changed.capacity()))
+                * 4
             + self.causes.capacity() * 16
             + self.causes.iter().flatten().map(|cause| cause.len()).sum::<usize>()
             + self.touched.capacity() * 8

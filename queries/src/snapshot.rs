@@ -36,12 +36,9 @@ impl QuerySnapshot {
         let mut streams = Vec::new();
         let mut parts = Vec::new();
         for (operator, batch) in &self.parts {
-            let before = streams.len();
-            let mut writer = StreamWriter::try_new(&mut streams, &batch.schema())?;
-            writer.write(batch)?;
-            writer.finish()?;
-            drop(writer);
-            parts.push((*operator, streams.len() - before));
+            let stream = to_stream(batch)?;
+            parts.push((*operator, stream.len()));
+            streams.extend(stream);
         }
         let header = Header {
             name: self.name.clone(),
@@ -71,9 +68,7 @@ impl QuerySnapshot {
         for (operator, length) in header.parts {
             let stream = rest.get(..length).ok_or_else(cut)?;
             rest = &rest[length..];
-            let mut reader = StreamReader::try_new(Cursor::new(stream), None)?;
-            let batch = reader.next().ok_or_else(cut)??;
-            parts.push((operator, batch));
+            parts.push((operator, from_stream(stream)?));
         }
         Ok(Self {
             name: header.name,
@@ -81,4 +76,22 @@ impl QuerySnapshot {
             parts,
         })
     }
+}
+
+/// A batch as an Arrow IPC stream.
+pub(crate) fn to_stream(batch: &RecordBatch) -> Result<Vec<u8>> {
+    let mut stream = Vec::new();
+    let mut writer = StreamWriter::try_new(&mut stream, &batch.schema())?;
+    writer.write(batch)?;
+    writer.finish()?;
+    drop(writer);
+    Ok(stream)
+}
+
+/// Takes back what `to_stream` gave.
+pub(crate) fn from_stream(stream: &[u8]) -> Result<RecordBatch> {
+    let mut reader = StreamReader::try_new(Cursor::new(stream), None)?;
+    Ok(reader
+        .next()
+        .ok_or_else(|| internal_datafusion_err!("the snapshot is cut off"))??)
 }

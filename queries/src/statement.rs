@@ -1,6 +1,10 @@
 //! A statement is `CREATE QUERY` or `CREATE ALERT` as written: name, options with their places, and the SELECT.
 
+mod alert;
 mod excess;
+mod message;
+mod parameters;
+mod values;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,8 +13,16 @@ use std::time::Duration;
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer, Whitespace};
 
+pub(crate) use self::alert::refuse_missing_columns;
+use self::alert::{ALERT_OPTIONS, alert_options};
+pub use self::alert::{AlertOptions, Group, Rise, SEVERITIES, SUBJECTS, When};
 pub(crate) use self::excess::refuse_excess;
 use self::excess::{refuse_depth, refuse_length};
+use self::message::MESSAGE_OPTIONS;
+pub use self::message::MessageOptions;
+pub use self::parameters::{Given, Parameter, ParameterKind, ParameterValue, ParameterValues};
+use self::parameters::{PARAMETERS, Shifts, declared, names_parameter, option_of, put_in, settle};
+use self::values::{duration, emit, size};
 use crate::error::{Position, QueryError, nearest};
 
 /// When a query speaks.
@@ -46,29 +58,6 @@ pub enum StatementKind {
     Alert(Box<AlertOptions>),
 }
 
-/// The options of `CREATE ALERT`; durations in microseconds.
-#[derive(Debug, Clone, PartialEq)]
-pub struct AlertOptions {
-    /// What the rows are about: `zone`, `seat`, `person`, `item` or `device`; a column of the SELECT holds its id.
-    pub subject: String,
-    /// `info`, `warning` or `critical`.
-    pub severity: String,
-    /// The condition on the SELECT's columns that raises; without it every row is a finding.
-    pub raise: Option<OptionValue>,
-    /// The condition that clears; without it the alert clears when `raise` no longer holds.
-    pub clear: Option<OptionValue>,
-    /// How long `raise` must hold.
-    pub for_us: i64,
-    /// How long after clearing nothing is raised again for the same subject.
-    pub cooldown_us: i64,
-    /// Raises when no row has come for the subject for so long, counted while the site is open.
-    pub silent_us: Option<i64>,
-    /// A finding without a clearing condition clears itself after so long without another.
-    pub expires_us: i64,
-    /// The sentence people read, with `{column}` in it.
-    pub text: String,
-}
-
 /// The value of an option with its place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OptionValue {
@@ -76,6 +65,10 @@ pub struct OptionValue {
     pub value: String,
     /// Where the value's text begins (behind the quote).
     pub at: Position,
+    /// Whether a parameter was written for it.
+    pub is_parameter: bool,
+    /// Where values of parameters stand in it.
+    pub(crate) shifts: Shifts,
 }
 
 /// A statement as written, its options understood; the SELECT is planned later.
@@ -103,28 +96,57 @@ pub struct Statement {
     pub sql: String,
     /// The comment above the statement, without its dashes.
     pub comment: String,
-    /// The whole text up to the statement's end in which all but the SELECT is blank: places in it are places in
-    /// the text.
+    /// The SELECT's own text, with the values of parameters in it.
     pub select: String,
+    /// Where the SELECT begins.
+    pub select_at: Position,
+    /// What people may change without touching the SQL, each with its value.
+    pub parameters: Vec<Parameter>,
+    /// Where values of them stand in the SELECT.
+    pub(crate) shifts: Shifts,
 }
 
-const QUERY_OPTIONS: [&str; 4] = ["emit", "lateness", "ttl", "memory"];
-const ALERT_OPTIONS: [&str; 13] = [
-    "subject", "severity", "raise", "clear", "for", "cooldown", "silent", "expires", "text", "emit", "lateness", "ttl",
-    "memory",
-];
-/// What an alert may be about.
-pub const SUBJECTS: [&str; 5] = ["zone", "seat", "person", "item", "device"];
-/// How grave an alert may be.
-pub const SEVERITIES: [&str; 3] = ["info", "warning", "critical"];
-/// How long a finding without a clearing condition stands, when the statement does not say: an hour.
-const DEFAULT_EXPIRES_US: i64 = 3_600_000_000;
+impl Statement {
+    /// The SELECT behind as many blank lines and columns as stand before it: places in it are places in the text. It is
+    /// made anew where it is asked for, since it is as long as all statements before it have lines.
+    pub fn placed_select(&self) -> String {
+        let before = |count: u64| usize::try_from(count.saturating_sub(1)).unwrap_or(0);
+        let mut text = "\n".repeat(before(self.select_at.line));
+        text.extend(std::iter::repeat_n(' ', before(self.select_at.column)));
+        text.push_str(&self.select);
+        text
+    }
 
-/// Reads all statements of a text.
+    /// A mistake that was found in [`Statement::placed_select`], at the place where it was written.
+    pub(crate) fn as_written(&self, error: QueryError) -> QueryError {
+        let at = Position {
+            line: error.line,
+            column: error.column,
+        };
+        if at < self.select_at {
+            return error;
+        }
+        let Position { line, column } = self.shifts.written(at);
+        QueryError { line, column, ..error }
+    }
+}
+
+const QUERY_OPTIONS: [&str; 5] = ["emit", "lateness", "ttl", "memory", PARAMETERS];
+
+/// Reads all statements of a text; their parameters have the values that they declare.
 ///
 /// # Errors
 /// The first mistake with its place.
 pub fn parse_statements(text: &str) -> Result<Vec<Statement>, QueryError> {
+    parse_statements_with(text, Some(&ParameterValues::default()))
+}
+
+/// The same with the values that the settings give to parameters. Without any, what is written stays as it is, for
+/// whoever wants to know what is declared.
+///
+/// # Errors
+/// The first mistake with its place; a parameter without a value and a value of another kind are among them.
+pub fn parse_statements_with(text: &str, values: Option<&ParameterValues>) -> Result<Vec<Statement>, QueryError> {
     refuse_length(text)?;
     let dialect = GenericDialect {};
     let tokens = Tokenizer::new(&dialect, text)
@@ -145,6 +167,7 @@ pub fn parse_statements(text: &str) -> Result<Vec<Statement>, QueryError> {
                     text,
                     tokens: range,
                     next: 0,
+                    values,
                 }
                 .statement()?,
             );
@@ -173,7 +196,12 @@ struct Reader<'a> {
     text: &'a str,
     tokens: &'a [TokenWithSpan],
     next: usize,
+    /// The values of parameters; none where they are not wanted.
+    values: Option<&'a ParameterValues>,
 }
+
+/// An option as written: where its name stands, and its value; of a parameter that is one, the name.
+type Written = (Position, OptionValue);
 
 impl Reader<'_> {
     fn statement(mut self) -> Result<Statement, QueryError> {
@@ -231,12 +259,33 @@ impl Reader<'_> {
         let from = offset(self.text, at);
         let select_from = offset(self.text, select_at);
         let sql = self.text[from..end].trim_end().to_owned();
-        let blank: String = self.text[..select_from]
-            .chars()
-            .map(|c| if c == '\n' { '\n' } else { ' ' })
-            .collect();
-        let select = blank + &self.text[select_from..end];
-        self.finish(is_alert, name, name_at, at, options, sql, comment, select)
+        let mut parameters = match options.remove(PARAMETERS) {
+            Some((_, value)) => declared(&value)?,
+            None => Vec::new(),
+        };
+        let mut select = self.text[select_from..end].to_owned();
+        let mut shifts = Shifts::default();
+        if let Some(values) = self.values {
+            settle(&name, &mut parameters, values)?;
+            (select, shifts) = put_in(&select, select_at, &self.placeholders(select_at), &parameters)?;
+            for (_, value) in options.values_mut().filter(|(_, value)| value.is_parameter) {
+                value.value = option_of(&parameters, &value.value, value.at)?;
+            }
+        }
+        let select = (select, select_at, shifts);
+        let parameters = (parameters, self.values.is_some());
+        self.finish(is_alert, name, name_at, at, options, sql, comment, select, parameters)
+    }
+
+    /// The parameters that the SELECT mentions, each where it stands.
+    fn placeholders(&self, select_at: Position) -> Vec<(Position, String)> {
+        let tokens = self.tokens.iter().filter(|token| position(token) >= select_at);
+        tokens
+            .filter_map(|token| match &token.token {
+                Token::Placeholder(name) if names_parameter(name) => Some((position(token), name.clone())),
+                _ => None,
+            })
+            .collect()
     }
 
     #[allow(clippy::too_many_arguments)] // the parts of one statement, gathered in one place
@@ -246,12 +295,16 @@ impl Reader<'_> {
         name: String,
         name_at: Position,
         at: Position,
-        mut options: BTreeMap<String, (Position, OptionValue)>,
+        mut options: BTreeMap<String, Written>,
         sql: String,
         comment: String,
-        select: String,
+        (select, select_at, shifts): (String, Position, Shifts),
+        (parameters, are_settled): (Vec<Parameter>, bool),
     ) -> Result<Statement, QueryError> {
-        let known: &[&str] = if is_alert { &ALERT_OPTIONS } else { &QUERY_OPTIONS };
+        let mut known = QUERY_OPTIONS.to_vec();
+        if is_alert {
+            known.splice(0..0, ALERT_OPTIONS.into_iter().chain(MESSAGE_OPTIONS));
+        }
         for (option, (option_at, _)) in &options {
             if !known.contains(&option.as_str()) {
                 let right = match nearest(option, known.iter().copied()) {
@@ -261,6 +314,10 @@ impl Reader<'_> {
                 return Err(option_at.mistake(format!("there is no option '{option}'"), right));
             }
         }
+        if !are_settled {
+            // What an option is worth that is a parameter, nobody knows yet.
+            options.retain(|_, (_, value)| !value.is_parameter);
+        }
         let emit_at = options.get("emit").map_or(name_at, |(option_at, _)| *option_at);
         let mut take = |option: &str| options.remove(option).map(|(_, value)| value);
         let emit = take("emit").map(|value| emit(&value)).transpose()?;
@@ -268,43 +325,8 @@ impl Reader<'_> {
         let ttl_us = take("ttl").map(|value| duration(&value)).transpose()?;
         let memory = take("memory").map(|value| size(&value)).transpose()?;
         let kind = if is_alert {
-            let subject = one_of(take("subject"), "subject", &SUBJECTS, name_at)?.ok_or_else(|| {
-                name_at.mistake(
-                    "an alert needs to say what it is about",
-                    format!("WITH (subject = …), one of {}", SUBJECTS.join(", ")),
-                )
-            })?;
-            let severity =
-                one_of(take("severity"), "severity", &SEVERITIES, name_at)?.unwrap_or_else(|| "warning".to_owned());
-            let raise = take("raise");
-            let clear = take("clear");
-            let silent_us = take("silent").map(|value| duration(&value)).transpose()?;
-            if let (Some(raise), Some(_)) = (&raise, silent_us) {
-                return Err(raise.at.mistake(
-                    "'raise' and 'silent' stand together",
-                    "an alert raises on a condition or on silence, not on both",
-                ));
-            }
-            if let (Some(clear), None) = (&clear, &raise) {
-                return Err(clear.at.mistake(
-                    "'clear' stands without 'raise'",
-                    "add raise = '…', or leave 'clear' out",
-                ));
-            }
-            StatementKind::Alert(Box::new(AlertOptions {
-                subject,
-                severity,
-                raise,
-                clear,
-                for_us: take("for").map(|value| duration(&value)).transpose()?.unwrap_or(0),
-                cooldown_us: take("cooldown").map(|value| duration(&value)).transpose()?.unwrap_or(0),
-                silent_us,
-                expires_us: take("expires")
-                    .map(|value| duration(&value))
-                    .transpose()?
-                    .unwrap_or(DEFAULT_EXPIRES_US),
-                text: take("text").map_or_else(|| format!("{name}: {{subject}}"), |value| value.value),
-            }))
+            let values = are_settled.then_some(parameters.as_slice());
+            StatementKind::Alert(Box::new(alert_options(&mut options, &name, name_at, values)?))
         } else {
             StatementKind::Query
         };
@@ -321,10 +343,13 @@ impl Reader<'_> {
             sql,
             comment,
             select,
+            select_at,
+            parameters,
+            shifts,
         })
     }
 
-    fn options(&mut self, options: &mut BTreeMap<String, (Position, OptionValue)>) -> Result<(), QueryError> {
+    fn options(&mut self, options: &mut BTreeMap<String, Written>) -> Result<(), QueryError> {
         let (open, open_at) = self.significant();
         if open != Some(Token::LParen) {
             return Err(open_at.mistake(
@@ -356,14 +381,26 @@ impl Reader<'_> {
                         column: value_at.column + 1,
                         ..value_at
                     },
+                    is_parameter: false,
+                    shifts: Shifts::default(),
                 },
                 Some(Token::Number(value, _)) => OptionValue {
                     value: value.clone(),
                     at: value_at,
+                    is_parameter: false,
+                    shifts: Shifts::default(),
+                },
+                Some(Token::Placeholder(name)) if names_parameter(&name) => OptionValue {
+                    value: name,
+                    at: value_at,
+                    is_parameter: true,
+                    shifts: Shifts::default(),
                 },
                 Some(Token::Word(word)) => OptionValue {
                     value: word.value.clone(),
                     at: value_at,
+                    is_parameter: false,
+                    shifts: Shifts::default(),
                 },
                 other => {
                     return Err(value_at.mistake(
@@ -484,78 +521,6 @@ fn shown(token: &Option<Token>) -> String {
         .map_or_else(|| "the end of the statement".to_owned(), |token| format!("'{token}'"))
 }
 
-fn emit(value: &OptionValue) -> Result<Emit, QueryError> {
-    match value.value.to_lowercase().as_str() {
-        "close" => Ok(Emit::Close),
-        "update" => Ok(Emit::Update),
-        other => match humantime::parse_duration(other) {
-            Ok(interval) if !interval.is_zero() => Ok(Emit::Every(micros(interval))),
-            _ => Err(value.at.mistake(
-                format!("emit = '{}' is not known", value.value),
-                "'close', 'update' or an interval such as '10 seconds'",
-            )),
-        },
-    }
-}
-
-fn duration(value: &OptionValue) -> Result<i64, QueryError> {
-    humantime::parse_duration(&value.value).map(micros).map_err(|_| {
-        value.at.mistake(
-            format!("'{}' is no duration", value.value),
-            "a duration such as '500ms', '5 seconds' or '2 hours'",
-        )
-    })
-}
-
-/// Sizes as people write them.
-const SIZES: [(&str, usize); 6] = [
-    ("kib", 1 << 10),
-    ("mib", 1 << 20),
-    ("gib", 1 << 30),
-    ("kb", 1_000),
-    ("mb", 1_000_000),
-    ("gb", 1_000_000_000),
-];
-
-fn size(value: &OptionValue) -> Result<usize, QueryError> {
-    let text = value.value.trim();
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let unit = unit.trim().to_lowercase();
-    let factor = SIZES.iter().find(|(name, _)| *name == unit).map(|(_, factor)| *factor);
-    let bytes = number
-        .parse::<usize>()
-        .ok()
-        .zip(factor)
-        .and_then(|(number, factor)| number.checked_mul(factor));
-    bytes.filter(|bytes| *bytes > 0).ok_or_else(|| {
-        value.at.mistake(
-            format!("'{}' is no size", value.value),
-            "a size such as '64 MiB' or '2 GB'",
-        )
-    })
-}
-
-fn micros(duration: Duration) -> i64 {
-    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX / 4)
-}
-
-fn one_of(
-    value: Option<OptionValue>,
-    option: &str,
-    allowed: &[&str],
-    _at: Position,
-) -> Result<Option<String>, QueryError> {
-    let Some(value) = value else { return Ok(None) };
-    if allowed.contains(&value.value.as_str()) {
-        return Ok(Some(value.value));
-    }
-    Err(value.at.mistake(
-        format!("{option} = '{}' is not known", value.value),
-        format!("one of {}", allowed.join(", ")),
-    ))
-}
-
 #[cfg(test)]
 mod tests {
     use super::{Emit, StatementKind, parse_statement, parse_statements};
@@ -570,8 +535,8 @@ mod tests {
         assert_eq!(statement.emit, Some(Emit::Update));
         assert_eq!(statement.lateness_us, 5_000_000);
         assert_eq!(statement.comment, "How many.");
-        assert_eq!(statement.select.lines().last(), Some("SELECT 1"));
-        assert_eq!(statement.select.lines().count(), 3);
+        assert_eq!(statement.select, "SELECT 1");
+        assert_eq!(statement.placed_select(), "\n\nSELECT 1");
     }
 
     #[test]
@@ -608,7 +573,7 @@ mod tests {
             ),
             (
                 "CREATE ALERT a AS SELECT 1",
-                "1:14: an alert needs to say what it is about, WITH (subject = …), one of zone, seat, person, item, device",
+                "1:14: an alert needs to say what it is about, WITH (subject = …), one of zone, seat, person, item, device, site",
             ),
         ];
         for (sql, expected) in cases {

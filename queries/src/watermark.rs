@@ -37,10 +37,15 @@ pub struct Watermarks {
     newest: Option<(i64, i64)>,
 }
 
+/// In a checkpoint, when a source was last heard of that had stepped aside. That is not read again before it speaks, and
+/// long enough ago for everybody who does read it.
+const ASIDE: i64 = i64::MIN / 2;
+
 /// What a checkpoint keeps.
 #[derive(Serialize, Deserialize)]
 struct Kept {
     options: WatermarkOptions,
+    /// Those that have stepped aside were last heard of at [`ASIDE`].
     sources: FxHashMap<u64, Progress>,
     watermark: i64,
     /// Worked out anew when it is read.
@@ -51,10 +56,11 @@ struct Kept {
 impl From<Kept> for Watermarks {
     fn from(kept: Kept) -> Self {
         Self {
-            // Those that are idle step aside again at the next look.
+            // Who has stepped aside stays there: the next look may be by a clock that was put back.
             order: kept
                 .sources
                 .iter()
+                .filter(|(_, progress)| progress.last_received != ASIDE)
                 .map(|(source, progress)| (progress.latest_event, *source))
                 .collect(),
             options: kept.options,
@@ -67,10 +73,16 @@ impl From<Kept> for Watermarks {
 
 impl From<Watermarks> for Kept {
     fn from(watermarks: Watermarks) -> Self {
+        let mut sources = watermarks.sources.clone();
+        for (source, progress) in &mut sources {
+            if !watermarks.order.contains(&(progress.latest_event, *source)) {
+                progress.last_received = ASIDE;
+            }
+        }
         Self {
             holder: watermarks.holder(),
             options: watermarks.options,
-            sources: watermarks.sources,
+            sources,
             watermark: watermarks.watermark,
             newest: watermarks.newest,
         }
@@ -229,6 +241,21 @@ mod tests {
         for watermarks in [&mut watermarks, &mut again] {
             watermarks.observe(1, 130 * SECOND, SECOND);
             assert_eq!((watermarks.holder(), watermarks.current()), (Some(2), 108 * SECOND));
+        }
+    }
+
+    #[test]
+    fn who_stepped_aside_before_a_checkpoint_holds_nothing_back_after_it_though_the_clock_was_put_back() {
+        let mut watermarks = watermarks();
+        watermarks.observe(1, 100 * SECOND, 0);
+        watermarks.observe(2, 110 * SECOND, 0);
+        watermarks.tick(40 * SECOND);
+        assert_eq!((watermarks.holder(), watermarks.current()), (None, 148 * SECOND));
+        let bytes = serde_json::to_vec(&watermarks).expect("it can be written");
+        let mut again: Watermarks = serde_json::from_slice(&bytes).expect("it can be read");
+        for watermarks in [&mut watermarks, &mut again] {
+            watermarks.observe(2, 160 * SECOND, 5 * SECOND);
+            assert_eq!((watermarks.holder(), watermarks.current()), (Some(2), 158 * SECOND));
         }
     }
 

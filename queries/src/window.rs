@@ -165,12 +165,14 @@ impl Span {
         }
     }
 
-    fn holds(self, time: i64) -> bool {
+    /// Whether a time lies in it.
+    pub(crate) fn holds(self, time: i64) -> bool {
         self.start <= time && time < self.end
     }
 }
 
 /// Tells in which windows a time lies, where they do not depend on other rows.
+#[derive(Clone)]
 pub(crate) enum Assigner {
     /// `TUMBLE` and `HOP`.
     Hop(Hop),
@@ -178,6 +180,18 @@ pub(crate) enum Assigner {
     Day(Tz, Cell<Span>),
     /// `OPENING`, with the interval that was looked at last for each site.
     Opening(Arc<dyn OpeningHours>, RefCell<FxHashMap<Box<str>, Span>>),
+}
+
+/// By the windows, whichever were looked at last.
+impl PartialEq for Assigner {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Hop(one), Self::Hop(other)) => one == other,
+            (Self::Day(one, _), Self::Day(other, _)) => one == other,
+            (Self::Opening(one, _), Self::Opening(other, _)) => Arc::ptr_eq(one, other),
+            _ => false,
+        }
+    }
 }
 
 impl Assigner {
@@ -233,6 +247,19 @@ impl Assigner {
                 }
             }
         }
+    }
+
+    /// Times around `time` that lie in the same windows; `None` where that hangs on more than the time.
+    pub(crate) fn alike(&self, time: i64) -> Option<Span> {
+        let span = match self {
+            Self::Hop(hop) => hop.pane(time),
+            Self::Day(_, last) => {
+                self.each(time, None, |_| {});
+                last.get()
+            }
+            Self::Opening(..) => return None,
+        };
+        span.holds(time).then_some(span)
     }
 
     /// The first end of any window, there or not, behind a time.
@@ -311,6 +338,13 @@ mod tests {
                     spans,
                     starts.into_iter().map(|start| hop.span(start)).collect::<Vec<_>>()
                 );
+                let alike = assigner.alike(time).expect("it hangs on the time alone");
+                for other in alike.start..alike.end {
+                    assert_eq!(
+                        hop.starts(other).collect::<Vec<_>>(),
+                        hop.starts(time).collect::<Vec<_>>()
+                    );
+                }
                 let next = assigner.next_end(time);
                 let ends: Vec<i64> = (-400..400)
                     .map(|index| hop.offset_us + index * hop.slide_us + hop.size_us)

@@ -2,10 +2,7 @@
 
 use std::sync::Arc;
 
-use fjall::KeyspaceCreateOptions;
-
 use super::*;
-use crate::checkpoint::{Checkpoint, CheckpointStore};
 use crate::embedded_log::LogOptions;
 use crate::log_writer::{self, WriteQueue};
 
@@ -84,28 +81,73 @@ fn a_missing_batch_is_damage_too() -> TestResult {
 }
 
 #[test]
-fn a_full_disk_fails_the_append_and_a_later_one_gets_its_offset() -> TestResult {
+fn a_disk_that_fails_once_delays_an_append_and_changes_nothing_else() -> TestResult {
     let folder = tempfile::tempdir()?;
     let (log, store) = log(&folder)?;
     log.push(vec![record("kept")], &store)?.wait_durable()?;
-    store.fault.store(true, Ordering::Release);
-    let failed = log.push(vec![record("lost")], &store)?;
-    assert_eq!(failed.first, Offset(1));
-    let error = failed.wait_durable().expect_err("the disk is full");
-    assert!(matches!(error, LogError::Unwritable { .. }), "{error}");
+    store.faults.store(1, Ordering::Release);
+    let append = log.push(vec![record("late")], &store)?;
+    assert_eq!(append.first, Offset(1));
+    append.wait_durable()?;
+    log.push(vec![record("next")], &store)?.wait_durable()?;
+    let records = store.read(Offset(0), 100, 1 << 20)?;
+    let expected = ["kept", "late", "next"].map(record);
+    assert_eq!(records, [0, 1, 2].map(|at| (Offset(at), expected[at as usize].clone())));
+    assert_eq!(store.generation(), 1, "the database was opened anew");
+    assert_eq!(store.trouble(), (None, 1));
+    log.close();
+    Ok(())
+}
+
+#[test]
+fn a_disk_that_goes_on_failing_is_said_and_a_log_that_is_closed_gives_up() -> TestResult {
+    let folder = tempfile::tempdir()?;
+    let (log, store) = log(&folder)?;
+    store.faults.store(u64::MAX, Ordering::Release);
+    let appends = [
+        log.push(vec![record("a")], &store)?,
+        log.push(vec![record("b")], &store)?,
+    ];
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    let trouble = loop {
+        if let (Some(trouble), 2..) = store.trouble() {
+            break trouble;
+        }
+        assert!(std::time::Instant::now() < deadline, "nobody tried again");
+        std::thread::yield_now();
+    };
+    let words = "nothing is acknowledged until this works again";
+    assert!(trouble.reason.contains(words), "{}", trouble.reason);
+    let health = log.health(store.committed());
+    assert_eq!((health.waiting_records, health.waiting_bytes), (2, 2));
+    log.close();
+    for append in appends {
+        let error = append.wait_durable().expect_err("nothing was written");
+        assert!(matches!(error, LogError::Unwritable { .. }), "{error}");
+    }
+    assert_eq!((store.committed(), log.next()), (0, 0));
+    Ok(())
+}
+
+#[test]
+fn a_write_that_failed_and_is_there_all_the_same_is_there_once() -> TestResult {
+    let folder = tempfile::tempdir()?;
+    let store = store(&folder)?;
+    let records = [record("a"), record("b")];
+    store.commit(0, &[record("before")], 1)?;
+    // As if the disk had taken it, and then said that it had not.
+    store.commit(1, &records, 2)?;
+    store.commit(1, &records, 3)?;
+    store.commit(3, &[record("after")], 4)?;
+    let read = store.read(Offset(0), 100, 1 << 20)?;
+    let texts: Vec<_> = read.iter().map(|(_, record)| record.clone()).collect();
+    assert_eq!(texts, ["before", "a", "b", "after"].map(record));
+    let moved = store.commit(2, &[record("x"), record("y")], 5);
+    let error = moved.expect_err("what is there is something else");
     assert!(
-        error
-            .to_string()
-            .contains("nothing is acknowledged until this works again"),
+        error.to_string().contains("its end was offset 2 and is now offset 4"),
         "{error}"
     );
-    let again = log.push(vec![record("again")], &store)?;
-    assert_eq!(again.first, Offset(1));
-    again.wait_durable()?;
-    let records = store.read(Offset(0), 100, 1 << 20)?;
-    assert_eq!(records, [(Offset(0), record("kept")), (Offset(1), record("again"))]);
-    assert_eq!(store.generation(), 1, "the database was opened anew");
-    log.close();
     Ok(())
 }
 
@@ -125,74 +167,6 @@ fn what_is_queued_while_the_disk_works_becomes_one_commit() -> TestResult {
     }
     let commits = store.with(|open| open.active().keyspace.len().map_err(|error| store.failure(&error)))?;
     assert_eq!((commits, store.committed()), (1, 100));
-    Ok(())
-}
-
-#[test]
-fn a_damaged_checkpoint_gives_way_to_the_one_before_and_says_so() -> TestResult {
-    let folder = tempfile::tempdir()?;
-    let store = Arc::new(store(&folder)?);
-    let checkpoints = CheckpointStore::new(Arc::clone(&store))?;
-    let checkpoint = |next: u64| Checkpoint {
-        next_offset: Offset(next),
-        format: 3,
-        parts: vec![
-            ("windows".to_owned(), Bytes::from(vec![7; 3 << 20])),
-            ("none".to_owned(), Bytes::new()),
-        ],
-    };
-    for next in [10, 20] {
-        checkpoints.save(&checkpoint(next))?;
-    }
-    assert_eq!(checkpoints.load()?.checkpoint, Some(checkpoint(20)));
-    assert_eq!(checkpoints.keep_from()?, Some(Offset(10)));
-    store.with(|open| {
-        let name = format!("checkpoint-{:020}", 1);
-        let keyspace = open
-            .database
-            .keyspace(&name, KeyspaceCreateOptions::default)
-            .map_err(|error| store.failure(&error))?;
-        // The second piece of the first part.
-        keyspace
-            .insert([0, 0, 0, 0, 0, 0, 0, 1], vec![8; 1 << 20])
-            .map_err(|error| store.failure(&error))
-    })?;
-    let loaded = checkpoints.load()?;
-    assert_eq!(loaded.checkpoint, Some(checkpoint(10)));
-    assert_eq!(loaded.unreadable, ["checkpoint 1: part windows is not what was saved"]);
-    Ok(())
-}
-
-#[test]
-fn a_save_that_was_cut_off_never_happened() -> TestResult {
-    let folder = tempfile::tempdir()?;
-    let store = Arc::new(store(&folder)?);
-    let checkpoints = CheckpointStore::new(Arc::clone(&store))?;
-    let whole = Checkpoint {
-        next_offset: Offset(5),
-        format: 1,
-        parts: vec![("a".to_owned(), record("state"))],
-    };
-    checkpoints.save(&whole)?;
-    store.with(|open| {
-        let name = format!("checkpoint-{:020}", 1);
-        let keyspace = open
-            .database
-            .keyspace(&name, KeyspaceCreateOptions::default)
-            .map_err(|error| store.failure(&error))?;
-        keyspace
-            .insert([0; 8], "half a part")
-            .map_err(|error| store.failure(&error))
-    })?;
-    let again = CheckpointStore::new(Arc::clone(&store))?;
-    let loaded = again.load()?;
-    assert_eq!((loaded.checkpoint, loaded.unreadable.len()), (Some(whole.clone()), 0));
-    again.save(&whole)?;
-    assert_eq!(
-        store.with(|open| Ok(open.database.keyspace_count()))?,
-        3,
-        "one segment and two checkpoints"
-    );
     Ok(())
 }
 

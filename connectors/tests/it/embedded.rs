@@ -1,6 +1,7 @@
 //! What only the embedded broker does.
 
 use std::net::TcpListener;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -23,7 +24,7 @@ fn options() -> BrokerOptions {
 async fn a_publish_is_confirmed_only_after_it_was_taken() -> TestResult {
     let (broker, source, _publisher) = EmbeddedBroker::bind(options()).await?;
     let url = format!("mqtt://{}", broker.local_addr());
-    let mut running = Running::start(Box::new(source), 16).await?;
+    let mut running = Running::start(Arc::new(source), 16).await?;
     let device = MqttClient::connect(&url, "device").await?;
     for qos in [QoS::AtLeastOnce, QoS::ExactlyOnce] {
         let mut ticket = Box::pin(device.publish("usher/in/main/hall/gate/g1", "1", qos, false).await?);

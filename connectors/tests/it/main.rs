@@ -1,10 +1,15 @@
 //! What holds for every source and every log, and what holds for one of them only.
 
+#[macro_use]
+mod log_contract;
+
 mod checkpoints;
 mod embedded;
-mod log_contract;
+mod embedded_log;
+mod fluvio;
 mod mosquitto;
 mod remote;
+mod small_disk;
 mod source_contract;
 
 /// Tests fail with whatever went wrong.

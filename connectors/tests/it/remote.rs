@@ -1,5 +1,6 @@
 //! What a broker of one's own does to us, and how we take it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use usher_connectors::client::{ClientOptions, MqttClient};
@@ -19,7 +20,7 @@ async fn a_broker_that_restarts_is_found_again_and_subscribed_to_again() -> Test
     };
     let folder = tempfile::tempdir()?;
     let (source, _publisher) = RemoteBroker::new(RemoteOptions::new(broker.url(), folder.path().join("session")))?;
-    let mut running = Running::start(Box::new(source), 16).await?;
+    let mut running = Running::start(Arc::new(source), 16).await?;
     for round in 1..=2 {
         broker.kill();
         let lost = soon("the loss", running.health.wait_for(|health| !health.connected))
@@ -57,7 +58,7 @@ async fn a_broker_that_is_not_there_yet_is_waited_for() -> TestResult {
     };
     let folder = tempfile::tempdir()?;
     let (source, _publisher) = RemoteBroker::new(RemoteOptions::new(broker.url(), folder.path().join("session")))?;
-    let mut running = Running::begin(Box::new(source), 16);
+    let mut running = Running::begin(Arc::new(source), 16);
     let away = |detail: &str| detail.contains("connection refused; trying again in ");
     soon(
         "the first failure",
@@ -77,7 +78,7 @@ async fn a_lost_session_file_does_not_lose_what_the_broker_kept() -> TestResult 
     let folder = tempfile::tempdir()?;
     let options = RemoteOptions::new(broker.url(), folder.path().join("session"));
     let (source, _publisher) = RemoteBroker::new(options.clone())?;
-    Running::start(Box::new(source), 16).await?.stop().await?;
+    Running::start(Arc::new(source), 16).await?.stop().await?;
     let device = MqttClient::connect(&broker.url(), "device").await?;
     soon(
         "the confirmation",
@@ -86,7 +87,7 @@ async fn a_lost_session_file_does_not_lose_what_the_broker_kept() -> TestResult 
     .await??;
     std::fs::remove_file(&options.session_file)?;
     let (source, _publisher) = RemoteBroker::new(options)?;
-    let mut running = Running::start(Box::new(source), 16).await?;
+    let mut running = Running::start(Arc::new(source), 16).await?;
     assert_eq!(running.take().await?, "kept");
     running.stop().await
 }
@@ -99,7 +100,7 @@ async fn acknowledgements_given_out_of_order_go_out_in_order() -> TestResult {
     let folder = tempfile::tempdir()?;
     let options = RemoteOptions::new(broker.url(), folder.path().join("session"));
     let (source, _publisher) = RemoteBroker::new(options.clone())?;
-    let mut running = Running::start(Box::new(source), 16).await?;
+    let mut running = Running::start(Arc::new(source), 16).await?;
     let device = MqttClient::connect(&broker.url(), "device").await?;
     for n in 0..10 {
         soon(
@@ -120,7 +121,7 @@ async fn acknowledgements_given_out_of_order_go_out_in_order() -> TestResult {
     running.stop().await?;
     drop(fourth);
     let (source, _publisher) = RemoteBroker::new(options)?;
-    let mut running = Running::start(Box::new(source), 16).await?;
+    let mut running = Running::start(Arc::new(source), 16).await?;
     for n in 3..10 {
         assert_eq!(running.take().await?, n.to_string());
     }
@@ -141,7 +142,7 @@ async fn a_share_group_divides_the_messages() -> TestResult {
             ..RemoteOptions::new(broker.url(), folder.path().join(name))
         };
         let (source, _publisher) = RemoteBroker::new(options)?;
-        members.push(Running::start(Box::new(source), 200).await?);
+        members.push(Running::start(Arc::new(source), 200).await?);
     }
     let device = MqttClient::connect(&broker.url(), "device").await?;
     for n in 0..100 {
@@ -186,7 +187,7 @@ async fn a_client_sends_again_in_order_what_a_lost_broker_did_not_confirm() -> T
     }
     // Retained, the last one stays: had the order changed, it would not be 49.
     let (source, _publisher) = RemoteBroker::new(RemoteOptions::new(broker.url(), folder.path().join("session")))?;
-    let mut running = Running::start(Box::new(source), 16).await?;
+    let mut running = Running::start(Arc::new(source), 16).await?;
     assert_eq!(running.take().await?, "49");
     soon("the goodbye", device.disconnect()).await?;
     running.stop().await

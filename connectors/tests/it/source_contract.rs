@@ -28,11 +28,11 @@ pub(crate) struct Peer {
 
 enum Kind {
     Embedded {
-        source: EmbeddedSource,
+        source: Arc<EmbeddedSource>,
         _broker: EmbeddedBroker,
     },
     Remote {
-        first: Option<Box<RemoteSource>>,
+        first: Option<Arc<RemoteSource>>,
         options: Box<RemoteOptions>,
         _broker: Mosquitto,
     },
@@ -50,7 +50,7 @@ impl Peer {
             url: format!("mqtt://{}", broker.local_addr()),
             publisher: Arc::new(publisher),
             kind: Kind::Embedded {
-                source,
+                source: Arc::new(source),
                 _broker: broker,
             },
             folder: tempfile::tempdir()?,
@@ -68,7 +68,7 @@ impl Peer {
             url: broker.url(),
             publisher: Arc::new(publisher),
             kind: Kind::Remote {
-                first: Some(Box::new(source)),
+                first: Some(Arc::new(source)),
                 options: Box::new(options),
                 _broker: broker,
             },
@@ -77,12 +77,12 @@ impl Peer {
     }
 
     /// The source, as a start of the process makes it.
-    pub(crate) fn source(&mut self) -> Result<Box<dyn Source>, SourceError> {
+    pub(crate) fn source(&mut self) -> Result<Arc<dyn Source>, SourceError> {
         Ok(match &mut self.kind {
-            Kind::Embedded { source, .. } => Box::new(source.again()),
+            Kind::Embedded { source, .. } => Arc::clone(source) as Arc<dyn Source>,
             Kind::Remote { first, options, .. } => match first.take() {
                 Some(source) => source,
-                None => Box::new(RemoteBroker::new((**options).clone())?.0),
+                None => Arc::new(RemoteBroker::new((**options).clone())?.0),
             },
         })
     }
@@ -99,7 +99,7 @@ impl Peer {
             ..RemoteOptions::new(self.url.clone(), self.session_file(name))
         };
         let (source, _) = RemoteBroker::new(options)?;
-        Running::start(Box::new(source), 100).await
+        Running::start(Arc::new(source), 100).await
     }
 }
 
@@ -113,14 +113,14 @@ pub(crate) struct Running {
 
 impl Running {
     /// Runs a source and waits until messages can arrive.
-    pub(crate) async fn start(source: Box<dyn Source>, capacity: usize) -> Result<Self, Box<dyn std::error::Error>> {
+    pub(crate) async fn start(source: Arc<dyn Source>, capacity: usize) -> Result<Self, Box<dyn std::error::Error>> {
         let mut running = Self::begin(source, capacity);
         soon("a connection", running.health.wait_for(|health| health.connected)).await??;
         Ok(running)
     }
 
     /// Runs a source.
-    pub(crate) fn begin(source: Box<dyn Source>, capacity: usize) -> Self {
+    pub(crate) fn begin(source: Arc<dyn Source>, capacity: usize) -> Self {
         let (out, deliveries) = mpsc::channel(capacity);
         let stop = CancellationToken::new();
         let health = source.health();
@@ -182,9 +182,11 @@ contract![
     messages_arrive_in_the_order_they_were_sent,
     a_message_that_was_not_taken_comes_again_and_one_that_was_does_not,
     a_message_whose_right_to_acknowledge_was_dropped_comes_again_by_itself,
+    a_source_that_was_stopped_runs_again,
     a_megabyte_arrives_whole,
     a_retained_fact_reaches_a_late_subscriber_until_it_is_cleared,
     facts_reach_a_subscriber_in_the_order_they_were_published,
+    facts_of_qos_2_are_confirmed_and_arrive_once_and_in_order,
     qos_0_arrives_and_is_shed_and_counted_when_nobody_takes_it,
     what_cannot_be_published_is_said_at_once,
 ];
@@ -264,6 +266,21 @@ async fn a_message_whose_right_to_acknowledge_was_dropped_comes_again_by_itself(
     running.stop().await
 }
 
+async fn a_source_that_was_stopped_runs_again(mut peer: Peer) -> TestResult {
+    let device = MqttClient::connect(&peer.url, "device").await?;
+    let source = peer.source()?;
+    for text in ["before", "after"] {
+        let mut running = Running::start(Arc::clone(&source), 16).await?;
+        let ticket = device
+            .publish("usher/in/main/hall/gate/g1", text, QoS::AtLeastOnce, false)
+            .await?;
+        assert_eq!(running.take().await?, text);
+        soon("a confirmation", ticket).await??;
+        running.stop().await?;
+    }
+    Ok(())
+}
+
 async fn a_megabyte_arrives_whole(mut peer: Peer) -> TestResult {
     let mut running = Running::start(peer.source()?, 16).await?;
     let device = MqttClient::connect(&peer.url, "device").await?;
@@ -338,6 +355,39 @@ async fn facts_reach_a_subscriber_in_the_order_they_were_published(peer: Peer) -
     }
     soon("the publisher", publishing).await???;
     subscriber.stop().await
+}
+
+async fn facts_of_qos_2_are_confirmed_and_arrive_once_and_in_order(peer: Peer) -> TestResult {
+    let mut subscriber = peer.subscriber("reader", "usher/out/main/#").await?;
+    let publisher = Arc::clone(&peer.publisher);
+    let publishing = tokio::spawn(async move {
+        let twice = |n: i32| Publication {
+            qos: QoS::ExactlyOnce,
+            ..fact("usher/out/main/alert-event/crowded", &n.to_string(), false)
+        };
+        // Side by side, as an outbox does it.
+        let (odd, even) = tokio::join!(publisher.publish(twice(0)), publisher.publish(twice(1)));
+        odd?;
+        even?;
+        for n in 2..200 {
+            publisher.publish(twice(n)).await?;
+        }
+        let kept = Publication {
+            qos: QoS::ExactlyOnce,
+            ..fact("usher/out/main/alert/crowded/hall", "stands", true)
+        };
+        publisher.publish(kept).await?;
+        Ok::<_, usher_connectors::publisher::PublishError>(())
+    });
+    for n in 0..200 {
+        assert_eq!(subscriber.take().await?, n.to_string());
+    }
+    assert_eq!(subscriber.take().await?, "stands", "nothing came twice");
+    soon("the publisher", publishing).await???;
+    let mut late = peer.subscriber("late", "usher/out/#").await?;
+    assert_eq!(late.take().await?, "stands");
+    subscriber.stop().await?;
+    late.stop().await
 }
 
 async fn qos_0_arrives_and_is_shed_and_counted_when_nobody_takes_it(mut peer: Peer) -> TestResult {

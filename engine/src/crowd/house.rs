@@ -17,6 +17,8 @@ pub(super) enum Purpose {
 /// A zone with a gate.
 #[derive(Debug)]
 pub(super) struct Room {
+    /// The zone's id.
+    pub(super) zone: String,
     pub(super) gate: usize,
     pub(super) capacity: u32,
     pub(super) purpose: Purpose,
@@ -88,6 +90,7 @@ impl House {
                 _ => Purpose::Other,
             };
             rooms.push(Room {
+                zone: zone.id.clone(),
                 gate,
                 capacity: zone.capacity,
                 purpose,

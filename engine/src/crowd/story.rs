@@ -64,16 +64,26 @@ const CLASS_PASSES_MS: i64 = 90 * SECOND;
 
 /// Cards of the persons in stories, apart from everyone else's.
 const SEARCHING: Card = Card(2_299_001);
+const SEEKING: Card = Card(2_299_002);
+/// Where somebody wants to sit, the zone that the shipped offer of a quiet seat is for.
+const QUIET: &str = "quiet-study";
+/// When somebody asks for a seat there, when one is freed, and when it is taken again, in minutes after opening.
+const SEAT_SOUGHT_MIN: i64 = 17;
+const SEAT_FREED_MIN: i64 = 21;
+const SEAT_TAKEN_MIN: i64 = 27;
 /// The item that leaves, apart from every other.
 pub(super) const LEFT_TAG: Tag = Tag(0x00ff_0001);
-/// Its session at the catalogue, below every other's.
+/// Sessions at the catalogue, below every other's.
 const SESSION: u32 = 1;
+const SEEKING_SESSION: u32 = 2;
+/// What is asked for beside the seat: records of the catalogue that nobody else looks at.
+const REQUESTED: [u32; 4] = [9_000_001, 9_000_002, 9_000_003, 9_000_004];
 
 /// What the crowd and the devices must know of the stories.
 #[derive(Debug, Default)]
 pub(super) struct Told {
-    /// A seat nobody else takes.
-    pub(super) seat: Option<usize>,
+    /// Seats nobody else takes.
+    pub(super) seats: Vec<usize>,
     /// A gate and when it says nothing, in epoch milliseconds.
     pub(super) silent: Option<(usize, std::ops::Range<i64>)>,
 }
@@ -92,7 +102,8 @@ pub(super) fn tell(house: &House, hours: Hours, acts: &mut Acts) -> Told {
     teller.class();
     teller.lost_search();
     teller.left_item();
-    told.seat = teller.left_seat();
+    told.seats.extend(teller.left_seat());
+    told.seats.extend(teller.sought_seat(&told.seats));
     told.silent = house.last_gate().map(|gate| {
         (
             gate,
@@ -176,6 +187,46 @@ impl Teller<'_> {
                 state: SeatState::Free,
             },
         );
+        Some(seat)
+    }
+
+    /// Somebody asks for items and a quiet seat on the web, and one is freed: that is offered, and whoever asked comes.
+    fn sought_seat(&mut self, others: &[usize]) -> Option<usize> {
+        let terminal = *self.house.terminals.first()?;
+        let room = self.house.rooms.iter().position(|room| room.zone == QUIET)?;
+        let seat = *self.house.rooms[room].seats.last()?;
+        if others.contains(&seat) {
+            return None;
+        }
+        self.comes(room, self.at(8, 0));
+        let states = [
+            (self.at(9, 30), SeatState::Occupied),
+            (self.at(SEAT_FREED_MIN, 0), SeatState::Free),
+            (self.at(SEAT_TAKEN_MIN, 0), SeatState::Occupied),
+            (self.at(LAST_LEAVES_MIN - 3, 0), SeatState::Free),
+        ];
+        for (at, state) in states {
+            self.acts.add(at, What::Seat { seat, state });
+        }
+        self.leaves(room, self.at(SEAT_FREED_MIN, 20));
+        let looks = [(0, "login", None, None), (20, "search", Some(("quiet seat", 12)), None)];
+        // Whoever takes up an offer after these comes regularly by the shipped tiers.
+        let requests = (0..)
+            .zip(REQUESTED)
+            .map(|(number, item)| (30 + 4 * number, "request", None, Some(item)));
+        for (seconds, action, search, item) in looks.into_iter().chain(requests) {
+            let click = Click {
+                card: Some(SEEKING),
+                session: SEEKING_SESSION,
+                action,
+                search,
+                item,
+            };
+            self.acts
+                .add(self.at(SEAT_SOUGHT_MIN, seconds), What::Click { terminal, click });
+        }
+        self.comes(room, self.at(SEAT_TAKEN_MIN - 2, 0));
+        self.leaves(room, self.at(LAST_LEAVES_MIN - 3, 20));
         Some(seat)
     }
 

@@ -82,7 +82,7 @@ pub(super) fn make(
         room.seats
             .iter()
             .copied()
-            .filter(|seat| Some(*seat) != told.seat)
+            .filter(|seat| !told.seats.contains(seat))
             .collect()
     };
     let mut day = Day {

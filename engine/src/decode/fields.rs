@@ -124,6 +124,19 @@ impl<'a> Fields<'a> {
         Ok(Some(text).filter(|text| !text.is_empty()))
     }
 
+    /// One text or an array of them, those that are empty left out; none where it is missing.
+    pub(super) fn texts(&self, name: &str) -> Result<Vec<String>, Wrong> {
+        let Some(Value::Array(values)) = self.get(name) else {
+            return Ok(self.text(name)?.into_iter().collect());
+        };
+        let mut texts = Vec::with_capacity(values.len());
+        for value in values {
+            let one = Map::from_iter([(name.to_owned(), value.clone())]);
+            texts.extend(Fields(&one).text(name)?);
+        }
+        Ok(texts)
+    }
+
     pub(super) fn needed_text(&self, name: &str) -> Result<String, Wrong> {
         self.text(name)?
             .ok_or_else(|| Wrong::shape(format!("`{name}` is missing: a text was expected")))

@@ -1,7 +1,7 @@
 //! What real devices send, and what nobody should: each becomes events or a reason.
 
 use super::{DecodeOptions, Decoded, Decoder};
-use crate::event::{Clock, Gate, Reading, RfidAction, SeatState};
+use crate::event::{Clock, Gate, IdentifyAction, Reading, RfidAction, SeatState};
 use crate::pseudonym::Secret;
 use crate::refused::ReasonClass;
 
@@ -240,6 +240,21 @@ fn the_same_event_has_the_same_id() {
 }
 
 #[test]
+fn nobody_can_try_out_whose_event_an_id_is_of_without_the_secret() {
+    let id_with = |secret: u8| {
+        let options = DecodeOptions::new(Secret::from_bytes([secret; 32]));
+        let payload = br#"{"ts":"2026-03-02T00:00:00Z","person":"Ada-4711","action":"login"}"#;
+        Decoder::new(options)
+            .decode("usher/in/main/web/click/opac", payload, NOW)
+            .events[0]
+            .id
+            .clone()
+    };
+    assert_eq!(id_with(1), id_with(1));
+    assert_ne!(id_with(1), id_with(2));
+}
+
+#[test]
 fn no_raw_person_is_left_anywhere() {
     let payloads = [
         ("rfid", r#"{"tag":"A","person":"Ada-4711"}"#),
@@ -248,12 +263,61 @@ fn no_raw_person_is_left_anywhere() {
             r#"{"person":"Ada-4711","session":"Ada-4711","action":"view","page":"/x?card=Ada-4711"}"#,
         ),
         ("reply", r#"{"person":"Ada-4711","message":"m","response":"opened"}"#),
+        ("identify", r#"{"person":"Ada-4711","also":["tag-4711"]}"#),
     ];
     for (kind, payload) in payloads {
         let decoded = decode(kind, payload);
         assert_eq!(decoded.events.len(), 1);
         assert!(!format!("{decoded:?}").contains("4711"), "{decoded:?}");
     }
-    let refused = decode("click", r#"{"person":"Ada-4711","action":7}"#);
-    assert!(!format!("{refused:?}").contains("4711"), "{refused:?}");
+    for (kind, payload) in [
+        ("click", r#"{"person":"Ada-4711","action":7}"#),
+        ("identify", r#"{"also":["Ada-4711"]}"#),
+    ] {
+        let refused = decode(kind, payload);
+        assert_eq!(refused.refused.len(), 1);
+        assert!(!format!("{refused:?}").contains("4711"), "{refused:?}");
+    }
+}
+
+#[test]
+fn who_is_who_is_read_and_named_by_pseudonyms_only() {
+    let secret = Secret::from_bytes([1; 32]);
+    let card = decode("rfid", r#"{"tag":"A","person":"card-1"}"#).events.remove(0);
+    let Reading::Rfid { person: Some(card), .. } = card.reading else {
+        panic!("a person was expected");
+    };
+    let named = secret.person("web-1");
+    let payload = format!(
+        r#"{{"person":"card-1","also":["tag-7"," ",4711,"{}"]}}"#,
+        named.as_str()
+    );
+    let Reading::Identify { person, also, action } = one("identify", &payload).reading else {
+        panic!("an identify event was expected");
+    };
+    assert_eq!((&person, action), (&card, IdentifyAction::Link));
+    assert_eq!(also.len(), 3);
+    assert_eq!(also[2], named, "a pseudonym is taken as it is");
+    let unlink = one("identify", r#"{"person":"card-1","also":"tag-7","action":"Unlink"}"#).reading;
+    let Reading::Identify { also: only, action, .. } = unlink else {
+        panic!("an identify event was expected");
+    };
+    assert_eq!((&only[..], action), (&also[..1], IdentifyAction::Unlink));
+    let many = format!(
+        r#"{{"person":"a","also":{:?}}}"#,
+        (0..40).map(|n| n.to_string()).collect::<Vec<_>>()
+    );
+    for (payload, part) in [
+        (r#"{"person":"a"}"#, "`also` has 0 names: 1 to 31 were expected"),
+        (many.as_str(), "`also` has 40 names"),
+        (r#"{"also":"a"}"#, "`person` is missing"),
+        (
+            r#"{"person":"a","also":[{"x":1}]}"#,
+            "`also` is an object: a text was expected",
+        ),
+        (r#"{"person":"a","also":"b","action":"merge"}"#, "one of link, unlink"),
+    ] {
+        let (_, reason) = reason("identify", payload);
+        assert!(reason.contains(part), "{payload}: {reason}");
+    }
 }

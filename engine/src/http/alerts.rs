@@ -1,13 +1,14 @@
 //! Alerts over HTTP: what stands, and what staff does to it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use serde::Deserialize;
 
-use crate::alert::Alert;
+use crate::alert::{Alert, AlertHistory};
 use crate::alerts::{Action, Deed};
 use crate::http::paging::{Page, Paging};
 use crate::http::{Problem, Shared};
@@ -15,10 +16,15 @@ use crate::pipeline::wall_clock_us;
 
 /// Longest text kept beside an alert, bytes.
 const COMMENT_MAX: usize = 2_000;
+/// How long an alert is snoozed when nobody says, minutes.
+const SNOOZE: i64 = 30;
 /// Longest an alert can be snoozed, minutes: a week.
-const SNOOZE_MAX: u32 = 7 * 24 * 60;
+const SNOOZE_MAX: i64 = 7 * 24 * 60;
+const MINUTE_US: i64 = 60_000_000;
+/// How long somebody waits to hear that what they did is on disk; a healthy one takes milliseconds.
+pub(super) const DURABLE_WITHIN: Duration = Duration::from_secs(10);
 /// Longest name of whoever does something, bytes.
-const BY_MAX: usize = 100;
+pub(super) const BY_MAX: usize = 100;
 
 /// Which alerts.
 #[derive(Debug, Clone, Default, Deserialize, utoipa::IntoParams)]
@@ -26,7 +32,7 @@ pub(super) struct Which {
     /// `pending`, `active`, `acknowledged`, `recovering`, `cleared`, or `open` for all but cleared ones. All when
     /// left out.
     state: Option<String>,
-    /// Only of this rule.
+    /// Only of this rule, its groups and missing data among them; `rule.group` and `rule.no_data` are those alone.
     rule: Option<String>,
     /// Only of this site.
     site: Option<String>,
@@ -40,12 +46,25 @@ pub(super) struct By {
     by: Option<String>,
 }
 
-/// For how long.
-#[derive(Debug, Clone, Deserialize, utoipa::ToSchema)]
+/// For how long: `minutes` or `until`, and half an hour when both are left out.
+#[derive(Debug, Clone, Default, Deserialize, utoipa::ToSchema)]
 pub(super) struct Snooze {
-    /// 1 to 10080; 30 when left out.
+    /// 1 to 10080.
     #[serde(default)]
-    minutes: Option<u32>,
+    minutes: Option<i64>,
+    /// RFC 3339, within the next week.
+    #[serde(default)]
+    until: Option<String>,
+    /// A name or role.
+    #[serde(default)]
+    by: Option<String>,
+}
+
+/// Who is to look after it.
+#[derive(Debug, Clone, Deserialize, utoipa::ToSchema)]
+pub(super) struct Assignment {
+    /// A name or role of at most 100 bytes; null for nobody.
+    to: Option<String>,
     /// A name or role.
     #[serde(default)]
     by: Option<String>,
@@ -86,7 +105,11 @@ pub(super) async fn list(
                     Some("open") => alert.state != crate::alert::State::Cleared,
                     Some(state) => alert.state.as_str() == state,
                 };
-                let rule = which.rule.as_ref().is_none_or(|rule| **rule == *alert.rule);
+                let is_of = |rule: &String| {
+                    let behind = alert.rule.strip_prefix(rule.as_str());
+                    behind.is_some_and(|behind| behind.is_empty() || behind.starts_with('.'))
+                };
+                let rule = which.rule.as_ref().is_none_or(is_of);
                 state && rule && which.site.as_ref().is_none_or(|site| *site == alert.site)
             };
             let open = alerts.open().into_iter();
@@ -100,14 +123,17 @@ pub(super) async fn list(
     Ok(Json(paging.cut(alerts, |alert| alert.id.clone())))
 }
 
-/// One alert.
+/// One alert, with the steps of its life.
 #[utoipa::path(get, path = "/api/v1/alerts/{id}", params(("id" = String, Path)),
-    responses((status = 200, body = Alert), (status = 404, body = Problem)))]
-pub(super) async fn one(State(shared): State<Arc<Shared>>, Path(id): Path<String>) -> Result<Json<Alert>, Problem> {
+    responses((status = 200, body = AlertHistory), (status = 404, body = Problem)))]
+pub(super) async fn one(
+    State(shared): State<Arc<Shared>>,
+    Path(id): Path<String>,
+) -> Result<Json<AlertHistory>, Problem> {
     let wanted = id.clone();
     let alert = shared
         .asker
-        .ask(move |pipeline| pipeline.perception.alerts.get(&wanted).cloned())
+        .ask(move |pipeline| pipeline.perception.alerts.with_history(&wanted))
         .await?;
     alert.map(Json).ok_or_else(|| Problem::not_found("alert", &id))
 }
@@ -125,22 +151,67 @@ pub(super) async fn acknowledge(
 
 /// Not to be told of for a while.
 #[utoipa::path(post, path = "/api/v1/alerts/{id}/snooze", params(("id" = String, Path)), request_body = Option<Snooze>,
-    responses((status = 200, body = Alert), (status = 404, body = Problem)))]
+    responses((status = 200, body = Alert), (status = 400, body = Problem), (status = 404, body = Problem)))]
 pub(super) async fn snooze(
     State(shared): State<Arc<Shared>>,
     Path(id): Path<String>,
     body: Option<Json<Snooze>>,
 ) -> Result<Json<Alert>, Problem> {
-    let (minutes, by) = body.map_or((None, None), |Json(body)| (body.minutes, body.by));
-    let minutes = minutes.unwrap_or(30);
-    if !(1..=SNOOZE_MAX).contains(&minutes) {
+    let Snooze { minutes, until, by } = body.map(|Json(body)| body).unwrap_or_default();
+    let now = wall_clock_us();
+    let wrong = |what: String| Problem::new(StatusCode::BAD_REQUEST, what);
+    let until = match (minutes, until) {
+        (Some(_), Some(_)) => {
+            return Err(wrong("'minutes' and 'until' stand together".to_owned()).right("one of the two would be right"));
+        }
+        (None, Some(until)) => {
+            let right = "a time with its zone within the next week, such as 2026-03-02T18:00:00+08:00, would be right";
+            let at = chrono::DateTime::parse_from_rfc3339(&until)
+                .map_err(|_| wrong(format!("'{until}' is no time")).right(right))?
+                .timestamp_micros();
+            if !(1..=SNOOZE_MAX * MINUTE_US).contains(&(at - now)) {
+                return Err(wrong(format!("'{until}' can't be waited for")).right(right));
+            }
+            at
+        }
+        (minutes, None) => {
+            let minutes = minutes.unwrap_or(SNOOZE);
+            if !(1..=SNOOZE_MAX).contains(&minutes) {
+                return Err(wrong(format!("{minutes} minutes can't be snoozed")).right("1 to 10080 would be right"));
+            }
+            now + minutes * MINUTE_US
+        }
+    };
+    act(&shared, id, by, Deed::SnoozeUntil(until)).await
+}
+
+/// To be told of again.
+#[utoipa::path(post, path = "/api/v1/alerts/{id}/unsnooze", params(("id" = String, Path)), request_body = Option<By>,
+    responses((status = 200, body = Alert), (status = 404, body = Problem)))]
+pub(super) async fn unsnooze(
+    State(shared): State<Arc<Shared>>,
+    Path(id): Path<String>,
+    body: Option<Json<By>>,
+) -> Result<Json<Alert>, Problem> {
+    act(&shared, id, body.and_then(|Json(body)| body.by), Deed::Unsnooze).await
+}
+
+/// Somebody is to look after it, or nobody any more.
+#[utoipa::path(post, path = "/api/v1/alerts/{id}/assign", params(("id" = String, Path)), request_body = Assignment,
+    responses((status = 200, body = Alert), (status = 400, body = Problem), (status = 404, body = Problem)))]
+pub(super) async fn assign(
+    State(shared): State<Arc<Shared>>,
+    Path(id): Path<String>,
+    Json(assignment): Json<Assignment>,
+) -> Result<Json<Alert>, Problem> {
+    let to = assignment.to.map(|to| to.trim().to_owned());
+    if let Some(to) = to.as_ref().filter(|to| to.is_empty() || to.len() > BY_MAX) {
         return Err(
-            Problem::new(StatusCode::BAD_REQUEST, format!("{minutes} minutes can't be snoozed"))
-                .right("1 to 10080 would be right"),
+            Problem::new(StatusCode::BAD_REQUEST, format!("'to' has {} bytes", to.len()))
+                .right("a name of 1 to 100 bytes would be right, or null for nobody"),
         );
     }
-    let until = wall_clock_us() + i64::from(minutes) * 60_000_000;
-    act(&shared, id, by, Deed::SnoozeUntil(until)).await
+    act(&shared, id, assignment.by, Deed::Assign(to)).await
 }
 
 /// It is over.
@@ -186,9 +257,16 @@ async fn act(shared: &Shared, id: String, by: Option<String>, deed: Deed) -> Res
         deed,
     };
     let alert = shared.asker.ask(move |pipeline| pipeline.act(action)).await?;
-    match alert {
-        Some(alert) => Ok(Json((*alert).clone())),
-        None => Err(Problem::new(StatusCode::NOT_FOUND, format!("no alert '{id}' stands"))
-            .right("/api/v1/alerts?state=open lists those that do")),
+    let Some((alert, durable)) = alert else {
+        return Err(Problem::new(StatusCode::NOT_FOUND, format!("no alert '{id}' stands"))
+            .right("/api/v1/alerts?state=open lists those that do"));
+    };
+    // Who is told that it is done need not do it again after a crash.
+    match tokio::time::timeout(DURABLE_WITHIN, durable).await {
+        Ok(Ok(())) => Ok(Json((*alert).clone())),
+        _ => Err(
+            Problem::new(StatusCode::SERVICE_UNAVAILABLE, "it is done, and not on disk yet")
+                .right("once the disk takes it, it lasts; before that a crash would undo it"),
+        ),
     }
 }

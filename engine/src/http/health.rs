@@ -1,9 +1,9 @@
-//! How the engine is: alive, ready, in figures, in one screen, and what it could not read.
+//! How the engine is: alive, ready, in figures and in one screen.
 
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use serde::{Deserialize, Serialize};
@@ -12,11 +12,12 @@ use usher_queries::query::Query as RunningQuery;
 use usher_queries::query_set::QuerySet;
 use usher_queries::rows::time_to_text;
 
-use crate::http::paging::{Page, Paging};
 use crate::http::{Problem, Shared};
 use crate::latency::Percentiles;
+use crate::outbox::ReceiverView;
 use crate::pipeline::{Counts, Pipeline, wall_clock_us};
-use crate::refused::Refusal;
+use crate::recovery::Recovery;
+use crate::supervisor::PartStatus;
 
 /// A source of messages.
 #[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
@@ -31,6 +32,8 @@ pub struct SourceStatus {
     pub received: u64,
     /// Messages of QoS 0 dropped because the engine was slow.
     pub shed: u64,
+    /// Messages of QoS 0 dropped because the engine was starting or stopping.
+    pub shed_not_receiving: u64,
     /// Connections after the first.
     pub reconnects: u64,
 }
@@ -71,12 +74,18 @@ pub struct Status {
     pub wall: String,
     /// Up to which event time everything has been seen, RFC 3339.
     pub watermark: Option<String>,
+    /// Whether all has been said that is due by the watermark.
+    pub up_to_date: bool,
     /// The device that holds the watermark back.
     pub held_by: Option<String>,
     /// Since the start.
     pub counts: Counts,
     /// Stage times.
     pub latency: Vec<Stage>,
+    /// Of each checkpoint the longest time for which events waited, microseconds.
+    pub checkpoint_pause: Percentiles,
+    /// How the state came to be at the start.
+    pub recovery: Recovery,
     /// Where messages come from.
     pub sources: Vec<SourceStatus>,
     /// First offset of the log that is kept.
@@ -85,8 +94,20 @@ pub struct Status {
     pub log_next: u64,
     /// Records not on disk yet.
     pub log_not_durable: u64,
+    /// Their bytes.
+    pub log_waiting_bytes: u64,
+    /// How long the oldest of them has waited for the disk, seconds.
+    pub log_waiting_s: f64,
+    /// Writes that failed since the start.
+    pub log_failures: u64,
+    /// Why nothing is acknowledged, in words; none while the log is written.
+    pub log_trouble: Option<String>,
+    /// What messages of QoS 0 were dropped in the last minute and why, in words; none when none were.
+    pub shedding: Option<String>,
     /// Messages that wait for the broker.
     pub outbox: usize,
+    /// Who is told, and what waits for each.
+    pub receivers: Vec<ReceiverView>,
     /// Running queries.
     pub queries: usize,
     /// What each of them does, for metrics.
@@ -94,12 +115,24 @@ pub struct Status {
     pub query_figures: Vec<QueryFigures>,
     /// Queries that stopped.
     pub broken_queries: Vec<BrokenQuery>,
+    /// The parts that can fail and are started again: sources, queries that have failed, and others.
+    pub parts: Vec<PartStatus>,
     /// Devices heard of.
     pub devices: usize,
+    /// Devices met since the start that `site.toml` does not name.
+    pub devices_unknown: u64,
+    /// Zones met since the start that `site.toml` does not name.
+    pub zones_unknown: u64,
     /// Devices that an alert calls silent.
     pub devices_silent: usize,
     /// People known by pseudonym.
     pub people: usize,
+    /// Links between names of the same person.
+    pub links: usize,
+    /// Links that were not made, because a person had too many names or there were too many links.
+    pub links_refused: u64,
+    /// People whose past is being read from the log.
+    pub repairs: usize,
     /// Alerts that stand.
     pub alerts_standing: usize,
 }
@@ -110,9 +143,13 @@ pub(super) async fn alive() -> &'static str {
     "ok\n"
 }
 
-/// It takes messages: the log has been gone through and a source is connected.
+/// It takes messages: the log has been gone through and is written without delay, and a source is connected.
 #[utoipa::path(get, path = "/readyz", responses((status = 200, body = String), (status = 503, body = Problem)))]
-pub(super) async fn ready(State(shared): State<Arc<Shared>>) -> Result<&'static str, Problem> {
+pub(super) async fn ready(State(shared): State<Arc<Shared>>) -> Result<String, Problem> {
+    if let Some(trouble) = log_trouble(&shared) {
+        return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, trouble)
+            .right("once the disk takes it, everything goes on by itself, and publishers that wait are acknowledged"));
+    }
     if !shared.is_ready() {
         return Err(
             Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the log is still being gone through")
@@ -126,7 +163,27 @@ pub(super) async fn ready(State(shared): State<Arc<Shared>>) -> Result<&'static 
             format!("{name} is not connected: {detail}"),
         ));
     }
-    Ok("ready\n")
+    // It takes what can wait; who relies on what can't should know.
+    Ok(match shared.shedding.words() {
+        None => "ready\n".to_owned(),
+        Some(words) => format!("ready, but shedding: {words}\n"),
+    })
+}
+
+/// What keeps publishers from being acknowledged, in words: a log that can't be written, or a slow disk.
+fn log_trouble(shared: &Shared) -> Option<String> {
+    let health = shared.log.health();
+    if let Some(trouble) = health.trouble {
+        let since = time_to_text(trouble.since_us);
+        return Some(format!("the log can't be written since {since}: {}", trouble.reason));
+    }
+    (health.waiting_for >= shared.log_slow_after).then(|| {
+        format!(
+            "the disk is slow: the oldest of {} records has waited for it for {:.1} s, and acknowledgements wait as long",
+            health.waiting_records,
+            health.waiting_for.as_secs_f64()
+        )
+    })
 }
 
 /// Everything in figures, for Prometheus.
@@ -148,26 +205,44 @@ fn publish(status: &Status) {
         ("usher_events_total", counts.events),
         ("usher_duplicates_total", counts.duplicates),
         ("usher_wrong_clocks_total", counts.wrong_clocks),
+        ("usher_messages_elsewhere_total", counts.elsewhere),
         ("usher_unreadable_total", counts.refused),
     ];
     for (name, value) in totals {
         ::metrics::counter!(name).absolute(value);
     }
+    ::metrics::counter!("usher_log_failures_total").absolute(status.log_failures);
     let gauges = [
         ("usher_log_next_offset", status.log_next as f64),
         ("usher_log_oldest_offset", status.log_oldest as f64),
         ("usher_log_not_durable_records", status.log_not_durable as f64),
+        ("usher_log_waiting_bytes", status.log_waiting_bytes as f64),
+        ("usher_log_waiting_seconds", status.log_waiting_s),
+        ("usher_log_writable", f64::from(u8::from(status.log_trouble.is_none()))),
         ("usher_outbox_waiting", status.outbox as f64),
         ("usher_queries", status.queries as f64),
         ("usher_queries_broken", status.broken_queries.len() as f64),
         ("usher_devices", status.devices as f64),
+        ("usher_devices_unknown", status.devices_unknown as f64),
+        ("usher_zones_unknown", status.zones_unknown as f64),
         ("usher_devices_silent", status.devices_silent as f64),
         ("usher_people", status.people as f64),
+        ("usher_links", status.links as f64),
+        ("usher_repairs_waiting", status.repairs as f64),
         ("usher_alerts_standing", status.alerts_standing as f64),
         ("usher_uptime_seconds", status.uptime_s as f64),
     ];
     for (name, value) in gauges {
         ::metrics::gauge!(name).set(value);
+    }
+    for receiver in &status.receivers {
+        let of = || [("receiver", receiver.name.clone())];
+        ::metrics::gauge!("usher_receiver_waiting", &of()).set(receiver.waiting as f64);
+        ::metrics::gauge!("usher_receiver_dead_letters", &of()).set(receiver.dead as f64);
+        let is_closed = u8::from(receiver.state == "closed");
+        ::metrics::gauge!("usher_receiver_breaker_closed", &of()).set(f64::from(is_closed));
+        ::metrics::counter!("usher_receiver_sent_total", &of()).absolute(receiver.sent);
+        ::metrics::counter!("usher_receiver_failed_total", &of()).absolute(receiver.failed);
     }
     for Stage { stage, percentiles } in &status.latency {
         let quantiles = [
@@ -183,13 +258,28 @@ fn publish(status: &Status) {
         }
         ::metrics::counter!("usher_stage_count", "stage" => *stage).absolute(percentiles.count);
     }
+    let pause = &status.checkpoint_pause;
+    for (quantile, micros) in [("0.5", pause.p50_us), ("0.99", pause.p99_us), ("1", pause.max_us)] {
+        ::metrics::gauge!("usher_checkpoint_pause_seconds", "quantile" => quantile).set(micros as f64 / 1e6);
+    }
     for figures in &status.query_figures {
         figures.publish();
+    }
+    for part in &status.parts {
+        ::metrics::gauge!("usher_part_running", "part" => part.part.clone())
+            .set(f64::from(u8::from(part.state == "running")));
     }
     for source in &status.sources {
         let name = source.name.clone();
         ::metrics::counter!("usher_source_received_total", "source" => name.clone()).absolute(source.received);
-        ::metrics::counter!("usher_source_shed_total", "source" => name.clone()).absolute(source.shed);
+        let shed = [
+            ("intake_full", source.shed),
+            ("not_receiving", source.shed_not_receiving),
+        ];
+        for (reason, count) in shed {
+            ::metrics::counter!("usher_source_shed_total", "source" => name.clone(), "reason" => reason)
+                .absolute(count);
+        }
         ::metrics::gauge!("usher_source_connected", "source" => name).set(f64::from(u8::from(source.connected)));
     }
 }
@@ -249,13 +339,19 @@ struct Inner {
     now: Option<i64>,
     time_zone: Option<&'static str>,
     watermark: i64,
+    up_to_date: bool,
     held_by: Option<String>,
     counts: Counts,
+    recovery: Recovery,
     queries: Vec<QueryFigures>,
     broken: Vec<BrokenQuery>,
     devices: usize,
+    unknown: (u64, u64),
     silent: usize,
     people: usize,
+    links: usize,
+    links_refused: u64,
+    repairs: usize,
     standing: usize,
 }
 
@@ -272,8 +368,10 @@ fn inner(pipeline: &mut Pipeline) -> Inner {
             .next()
             .map(|site| site.calendar.time_zone().name()),
         watermark: perception.watermark(),
+        up_to_date: !perception.has_work(),
         held_by: perception.holder().and_then(|holder| perception.devices.path(holder)),
         counts: pipeline.counts,
+        recovery: pipeline.recovery.clone(),
         queries: queries
             .iter()
             .map(|query| QueryFigures::of(&perception.queries, perception.clock_us(), query))
@@ -288,12 +386,16 @@ fn inner(pipeline: &mut Pipeline) -> Inner {
             })
             .collect(),
         devices: perception.devices.len(),
+        unknown: (perception.devices.unknown(), perception.zones.unknown()),
         silent: open
             .iter()
             .filter(is_standing)
             .filter(|alert| alert.subject.kind == "device")
             .count(),
         people: perception.people.len(),
+        links: perception.identity.links(),
+        links_refused: perception.identity.refused(),
+        repairs: perception.people.repairs(),
         standing: open.iter().filter(is_standing).count(),
     }
 }
@@ -311,12 +413,22 @@ pub(crate) async fn status_of(shared: &Shared) -> Result<Status, Problem> {
                 detail: health.detail.clone(),
                 received: health.received,
                 shed: health.shed,
+                shed_not_receiving: health.shed_not_receiving,
                 reconnects: health.reconnects,
             }
         })
         .collect();
-    let is_degraded = !inner.broken.is_empty() || sources.iter().any(|source| !source.connected);
-    let (next, durable) = (shared.log.next().0, shared.log.durable().0);
+    let (log, log_trouble) = (shared.log.health(), log_trouble(shared));
+    let shedding = shared.shedding.words();
+    let parts = shared.supervisor.parts();
+    let receivers = shared.outbox.receivers();
+    let is_stuck = |receiver: &ReceiverView| receiver.state != "closed" || receiver.dead > 0;
+    let is_degraded = !inner.broken.is_empty()
+        || sources.iter().any(|source| !source.connected)
+        || parts.iter().any(|part| part.state == "waiting")
+        || receivers.iter().any(is_stuck)
+        || shedding.is_some()
+        || log_trouble.is_some();
     Ok(Status {
         status: match (shared.is_ready(), is_degraded) {
             (false, _) => "starting",
@@ -329,6 +441,7 @@ pub(crate) async fn status_of(shared: &Shared) -> Result<Status, Problem> {
         time_zone: inner.time_zone,
         wall: time_to_text(wall_clock_us()),
         watermark: (inner.watermark != i64::MIN).then(|| time_to_text(inner.watermark)),
+        up_to_date: inner.up_to_date,
         held_by: inner.held_by,
         counts: inner.counts,
         latency: shared
@@ -337,17 +450,31 @@ pub(crate) async fn status_of(shared: &Shared) -> Result<Status, Problem> {
             .into_iter()
             .map(|(stage, percentiles)| Stage { stage, percentiles })
             .collect(),
+        checkpoint_pause: shared.latencies.checkpoint_pause.percentiles(),
+        recovery: inner.recovery,
         sources,
         log_oldest: shared.log.oldest().0,
-        log_next: next,
-        log_not_durable: next.saturating_sub(durable),
+        log_next: shared.log.next().0,
+        log_not_durable: log.waiting_records,
+        log_waiting_bytes: log.waiting_bytes,
+        log_waiting_s: log.waiting_for.as_secs_f64(),
+        log_failures: log.failures,
+        log_trouble,
+        shedding,
         outbox: shared.outbox.len(),
+        receivers,
         queries: inner.queries.len(),
         query_figures: inner.queries,
         broken_queries: inner.broken,
+        parts,
         devices: inner.devices,
+        devices_unknown: inner.unknown.0,
+        zones_unknown: inner.unknown.1,
         devices_silent: inner.silent,
         people: inner.people,
+        links: inner.links,
+        links_refused: inner.links_refused,
+        repairs: inner.repairs,
         alerts_standing: inner.standing,
     })
 }
@@ -361,10 +488,15 @@ struct HealthEvent<'a> {
     alert_latency_ms_p50: Option<f64>,
     alert_latency_ms_p99: Option<f64>,
     sources: &'a [SourceStatus],
+    receivers: &'a [ReceiverView],
+    /// Those that have failed.
+    parts: Vec<&'a PartStatus>,
     now: Option<&'a str>,
     wall: &'a str,
     refused: u64,
     devices_silent: usize,
+    /// Seconds since something waits for the log.
+    log_waiting_s: f64,
     /// Of the first site, IANA: in it people read times.
     time_zone: Option<&'a str>,
 }
@@ -379,7 +511,11 @@ pub(crate) async fn tell_health(shared: Arc<Shared>) {
             _ = every.tick() => {}
             () = shared.stop.cancelled() => return,
         }
-        let Ok(status) = status_of(&shared).await else { return };
+        let Ok(status) = status_of(&shared).await else {
+            // Nobody is left to ask: the process is about to end.
+            shared.stop.cancelled().await;
+            return;
+        };
         let now = std::time::Instant::now();
         let rate = |of: fn(&Counts) -> u64| match &before {
             Some((at, counts)) => {
@@ -401,80 +537,17 @@ pub(crate) async fn tell_health(shared: Arc<Shared>) {
             alert_latency_ms_p50: millis(|percentiles| percentiles.p50_us),
             alert_latency_ms_p99: millis(|percentiles| percentiles.p99_us),
             sources: &status.sources,
+            receivers: &status.receivers,
+            parts: status.parts.iter().filter(|part| part.failures > 0).collect(),
             now: status.now.as_deref(),
             wall: &status.wall,
             refused: status.counts.refused,
             devices_silent: status.devices_silent,
+            log_waiting_s: status.log_waiting_s,
             time_zone: status.time_zone,
         };
         let data = serde_json::to_string(&event).expect("figures and texts are always JSON");
         before = Some((now, status.counts));
         shared.bus.tell("health", data);
     }
-}
-
-/// A payload that could not be read.
-#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
-pub(super) struct RefusedView {
-    /// Where it was published.
-    pub topic: String,
-    /// When it came, RFC 3339.
-    pub received_at: String,
-    /// Why, and what would be right.
-    pub reason: String,
-    /// The kind of reason, as in the metrics.
-    pub class: &'static str,
-    /// Bytes of the payload.
-    pub size: usize,
-    /// How it began, with what could name a person hidden.
-    pub sample: String,
-}
-
-/// Which refusals.
-#[derive(Debug, Clone, Default, Deserialize, utoipa::IntoParams)]
-pub(super) struct OfTopic {
-    /// Only topics that begin so.
-    topic: Option<String>,
-}
-
-/// Payloads that could not be read, newest first; the last 1,000 are kept to look at.
-#[utoipa::path(get, path = "/api/v1/refused", params(Paging, OfTopic),
-    responses((status = 200, body = Page<RefusedView>)))]
-pub(super) async fn refused(
-    State(shared): State<Arc<Shared>>,
-    Query(paging): Query<Paging>,
-    Query(of): Query<OfTopic>,
-) -> Result<Json<Page<RefusedView>>, Problem> {
-    let refused: Vec<Refusal> = shared
-        .asker
-        .ask(move |pipeline| {
-            let is_wanted = |refusal: &&Refusal| {
-                of.topic
-                    .as_ref()
-                    .is_none_or(|topic| refusal.topic.starts_with(topic.as_str()))
-            };
-            pipeline.refused.newest_first().filter(is_wanted).cloned().collect()
-        })
-        .await?;
-    let mut number = refused.len();
-    let views: Vec<(usize, RefusedView)> = refused
-        .into_iter()
-        .map(|refusal| {
-            number -= 1;
-            let view = RefusedView {
-                topic: refusal.topic.to_string(),
-                received_at: time_to_text(refusal.received_us),
-                class: refusal.class.as_str(),
-                reason: refusal.reason,
-                size: refusal.size,
-                sample: refusal.sample,
-            };
-            (number, view)
-        })
-        .collect();
-    let page = paging.cut(views, |(number, _)| format!("{:08}", 100_000_000 - number));
-    Ok(Json(Page {
-        items: page.items.into_iter().map(|(_, view)| view).collect(),
-        next: page.next,
-    }))
 }

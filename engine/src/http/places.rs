@@ -17,7 +17,7 @@ use crate::zones::ZoneView;
 #[derive(Debug, Clone, Default, Deserialize, utoipa::IntoParams)]
 pub(super) struct OfSite {
     /// Only of this site.
-    site: Option<String>,
+    pub(super) site: Option<String>,
 }
 
 /// Which seats.

@@ -1,7 +1,6 @@
 //! Queries over HTTP: what runs, what a new one would say, adding and removing while running, and bounded questions.
 
-use std::collections::{BTreeMap, HashMap};
-use std::hash::{Hash, Hasher};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Json;
@@ -12,26 +11,30 @@ use serde_json::{Map, Value};
 use usher_queries::bounded;
 use usher_queries::cost::Counters;
 use usher_queries::error::QueryError;
-use usher_queries::query::{Output, Query as RunningQuery};
+use usher_queries::query::Query as RunningQuery;
+use usher_queries::query_set::planning::{Planned as PlannedChange, Planning, Stale};
 use usher_queries::query_set::{QuerySet, Restored};
 use usher_queries::rows::{batch_to_json, time_to_text};
-use usher_queries::statement::{Statement, StatementKind, parse_statements};
-use usher_queries::watermark::WatermarkOptions;
+use usher_queries::statement::{Parameter, Statement, StatementKind};
+use usher_queries::streams::MESSAGE;
 
-use crate::event::{Event, Kind};
+use super::lookups::{Asking, Reader, persons_in, record};
+use crate::event::Event;
 use crate::http::paging::{Page, Paging};
 use crate::http::{Problem, Shared};
-use crate::perception::observe_all;
-use crate::tables::{RECENT_EVENTS, mentions_streams, recent_events, standing, streams_of};
+use crate::identity::Aliases;
+use crate::people::opted_out_by;
+use crate::perception::all_resolved;
+use crate::pipeline::Pipeline;
+use crate::rule::check_inhibition;
+use crate::tables::{
+    RECENT_EVENTS, mentions, mentions_streams, message_stream, messages_of, recent_events, standing, streams_of,
+};
 
 /// Rows answered at most.
-const ROWS_MAX: usize = 10_000;
-/// Rows of a trial answered when nobody says.
-const TRIAL_ROWS: usize = 100;
-/// Hours of event time that a trial goes back when nobody says.
-const TRIAL_HOURS: f64 = 24.0;
-/// Different rows of a trial that are compared at most.
-const COMPARED_ROWS_MAX: usize = 1_000_000;
+pub(super) const ROWS_MAX: usize = 10_000;
+/// How often a statement is planned to be put in, where others change the queries meanwhile.
+const PLANNED_MAX: usize = 3;
 
 /// A running query.
 #[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
@@ -88,46 +91,45 @@ pub(super) struct Explained {
     pub emit: String,
     /// How late a row may be and still count, seconds.
     pub lateness_s: f64,
+    /// What can be changed of it in the settings.
+    pub parameters: Vec<ParameterView>,
 }
 
-/// What a draft says of the recent log, beside what the running query of its name says of it.
+/// A parameter of a query.
 #[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
-pub(super) struct Trial {
-    /// The draft's rows; for an alert each tells whether it would `raise`.
-    #[serde(flatten)]
-    pub draft: Rows,
-    /// The running query's rows over the same events; nothing when none of that name runs.
-    pub live: Option<Rows>,
-    /// How the two differ.
-    pub difference: Option<Difference>,
-    /// From which event time on, RFC 3339.
-    pub from: Option<String>,
-    /// Up to which.
-    pub to: Option<String>,
+pub(super) struct ParameterView {
+    /// Its name, as in `[parameters]` of `usher.toml`.
+    pub name: String,
+    /// `integer`, `number`, `text`, `interval` or `boolean`.
+    pub kind: &'static str,
+    /// What it is.
+    pub value: Option<String>,
+    /// What it is where nobody says otherwise.
+    pub default: Option<String>,
 }
 
-/// How many rows two queries have in common, each counted as often as it was said.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, utoipa::ToSchema)]
-pub(super) struct Difference {
-    /// Said by both.
-    pub same: usize,
-    /// Said by the draft alone.
-    pub only_draft: usize,
-    /// Said by the running query alone.
-    pub only_live: usize,
+impl ParameterView {
+    fn of(parameter: &Parameter) -> Self {
+        Self {
+            name: parameter.name.clone(),
+            kind: parameter.kind.as_str(),
+            value: parameter.value.as_ref().map(ToString::to_string),
+            default: parameter.default.as_ref().map(ToString::to_string),
+        }
+    }
 }
 
 /// SQL to look at.
 #[derive(Debug, Clone, Deserialize, utoipa::ToSchema)]
 pub(super) struct Sql {
     /// The SQL.
-    sql: String,
+    pub sql: String,
     /// Rows at most.
     #[serde(default)]
-    limit: Option<usize>,
+    pub limit: Option<usize>,
     /// For a trial: how many hours of event time back from the newest event.
     #[serde(default)]
-    hours: Option<f64>,
+    pub hours: Option<f64>,
 }
 
 /// What a statement would be.
@@ -252,6 +254,7 @@ pub(super) async fn explain(
                 operators: query.operators(),
                 emit: query.emit().to_string(),
                 lateness_s: query.lateness_us() as f64 / 1e6,
+                parameters: query.statement().parameters.iter().map(ParameterView::of).collect(),
             })
         })
         .await?;
@@ -262,29 +265,42 @@ pub(super) async fn explain(
 #[utoipa::path(post, path = "/api/v1/queries/check", request_body = Sql,
     responses((status = 200, body = Checked), (status = 422, body = Problem)))]
 pub(super) async fn check(State(shared): State<Arc<Shared>>, Json(body): Json<Sql>) -> Result<Json<Checked>, Problem> {
-    let statements = parse_statements(&body.sql)?;
+    let statements = shared.statements_of(&body.sql)?;
     if statements.is_empty() {
         return Err(nothing());
     }
-    let planned = shared
-        .asker
-        .ask(move |pipeline| {
-            statements
-                .into_iter()
-                .map(|statement| {
-                    let query = pipeline.perception.queries.check_replacing(statement)?;
-                    Ok(Planned {
-                        name: query.name().to_string(),
-                        kind: kind_of(query.statement()),
-                        columns: columns_of(&query),
-                        operators: query.operators(),
-                        warnings: query.warnings().to_vec(),
-                    })
-                })
-                .collect::<Result<Vec<_>, QueryError>>()
+    let turn = shared.planning_turn().await?;
+    let planning = planning_of(&shared, &statements).await?;
+    blocking(move || {
+        let _turn = turn;
+        let planned = statements.into_iter().map(|statement| {
+            let query = planning.check(statement)?;
+            Ok(Planned {
+                name: query.name().to_string(),
+                kind: kind_of(query.statement()),
+                columns: columns_of(&query),
+                operators: query.operators(),
+                warnings: query.warnings().to_vec(),
+            })
+        });
+        Ok(Checked {
+            statements: planned.collect::<Result<_, QueryError>>()?,
         })
-        .await??;
-    Ok(Json(Checked { statements: planned }))
+    })
+    .await
+}
+
+/// What plans statements beside what runs, once it is sure that the alerts which hold them back are there.
+async fn planning_of(shared: &Shared, statements: &[Statement]) -> Result<Planning, Problem> {
+    let statements = statements.to_vec();
+    let planning = shared.asker.ask(move |pipeline| {
+        let queries = &pipeline.perception.queries;
+        for statement in &statements {
+            check_inhibition(queries, &statements, statement)?;
+        }
+        Ok::<_, QueryError>(queries.planning())
+    });
+    Ok(planning.await??)
 }
 
 fn nothing() -> Problem {
@@ -292,168 +308,28 @@ fn nothing() -> Problem {
         .right("CREATE QUERY name AS SELECT … or CREATE ALERT name WITH (…) AS SELECT … would be right")
 }
 
-/// Runs a draft over the recent log and answers with what it would have said, beside what the running query of its name
-/// says of the same events.
-#[utoipa::path(post, path = "/api/v1/queries/trial", request_body = Sql,
-    responses((status = 200, body = Trial), (status = 422, body = Problem)))]
-pub(super) async fn trial(State(shared): State<Arc<Shared>>, Json(body): Json<Sql>) -> Result<Json<Trial>, Problem> {
-    let mut statements = parse_statements(&body.sql)?;
-    let (Some(statement), true) = (statements.pop(), statements.is_empty()) else {
-        return Err(
-            Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "a trial is of one statement")
-                .right("one CREATE QUERY or CREATE ALERT would be right"),
-        );
-    };
-    let limit = body.limit.unwrap_or(TRIAL_ROWS).min(ROWS_MAX);
-    let hours = body.hours.unwrap_or(TRIAL_HOURS);
-    if hours.is_nan() || hours <= 0.0 {
-        return Err(Problem::new(
-            StatusCode::UNPROCESSABLE_ENTITY,
-            format!("{hours} hours are no time to look back"),
-        )
-        .right("a number of hours such as 24 would be right"));
-    }
-    let name = statement.name.clone();
-    let (options, reached, live) = shared
-        .asker
-        .ask(move |pipeline| {
-            let perception = &pipeline.perception;
-            let live = perception.queries.get(&name).map(|query| query.statement().clone());
-            (perception.watermark_options(), perception.watermark(), live)
-        })
-        .await?;
-    blocking(move || {
-        let mut events = recent(&shared)?;
-        let newest = events.iter().map(|event| event.time_us).max();
-        if let Some(newest) = newest {
-            #[allow(clippy::cast_possible_truncation)] // saturates, which is meant
-            let from = newest.saturating_sub((hours * 3.6e9) as i64);
-            events.retain(|event| event.time_us >= from);
-        }
-        let oldest = events.iter().map(|event| event.time_us).min();
-        let time = (options, reached);
-        let draft = said_over(&shared, statement, &events, time, limit)?;
-        let live = match live {
-            Some(statement) => Some(said_over(&shared, statement, &events, time, limit)?),
-            None => None,
-        };
-        Ok(Trial {
-            difference: live.as_ref().and_then(|live| difference(&draft, live)),
-            draft: draft.rows,
-            live: live.map(|live| live.rows),
-            from: oldest.map(time_to_text),
-            to: newest.map(time_to_text),
-        })
-    })
-    .await
-}
-
-/// What a statement said: the first rows, and of all of them how often each was said, by its hash.
-struct Said {
-    rows: Rows,
-    counts: HashMap<u64, usize>,
-}
-
-/// What a statement says of events, put into a fresh set of the configured queries, up to the watermark that the engine
-/// has reached by now; at most `limit` rows are kept.
-fn said_over(
-    shared: &Shared,
-    statement: Statement,
-    events: &[Event],
-    (options, reached): (WatermarkOptions, i64),
-    limit: usize,
-) -> Result<Said, Problem> {
-    let name = statement.name.clone();
-    let mut queries = (shared.fresh_queries)();
-    queries.put(statement)?;
-    let (mut rows, mut total, mut counts) = (Vec::new(), 0, HashMap::new());
-    let mut observing = crate::perception::Observing::new(options);
-    let mut outputs = Vec::new();
-    let mut take = |outputs: &mut Vec<Output>| {
-        for output in outputs.drain(..).filter(|output| *output.query == *name) {
-            for (row, mut values) in batch_to_json(&output.rows.flow().batch).into_iter().enumerate() {
-                if let Some(judgement) = &output.judgement {
-                    values.insert("raise".to_owned(), judgement.raise[row].into());
-                }
-                total += 1;
-                let mut hasher = rustc_hash::FxHasher::default();
-                serde_json::to_string(&values).unwrap_or_default().hash(&mut hasher);
-                if counts.len() < COMPARED_ROWS_MAX {
-                    *counts.entry(hasher.finish()).or_default() += 1;
-                }
-                if rows.len() < limit {
-                    rows.push(values);
-                }
-            }
-        }
-    };
-    // Few at a time: a row may be said once for each of many windows.
-    for batch in events.chunks(256) {
-        let observed = observe_all(&mut observing, batch);
-        for kind in Kind::ALL {
-            if queries.reads(kind.as_str())
-                && let Some(rows) = crate::columns::rows_of(kind, &observed)
-            {
-                queries.push(kind.as_str(), &rows, &mut outputs);
-            }
-        }
-        queries.advance(observing.watermark(), &mut outputs);
-        take(&mut outputs);
-    }
-    queries.advance(reached, &mut outputs);
-    take(&mut outputs);
-    let query = queries.get(&name).ok_or_else(|| Problem::not_found("query", &name))?;
-    if let Some(reason) = query.broken() {
-        return Err(Problem::new(
-            StatusCode::UNPROCESSABLE_ENTITY,
-            format!("it stopped: {reason}"),
-        ));
-    }
-    let fields = query.schema().fields();
-    Ok(Said {
-        rows: Rows {
-            columns: fields.iter().map(|field| field.name().clone()).collect(),
-            total,
-            rows,
-            events: events.len(),
-        },
-        counts,
-    })
-}
-
-/// Rows of two queries compared as they would be read; `None` where there are too many to compare.
-fn difference(draft: &Said, live: &Said) -> Option<Difference> {
-    if draft.counts.len().max(live.counts.len()) >= COMPARED_ROWS_MAX {
-        return None;
-    }
-    let in_live = |hash: &u64| live.counts.get(hash).copied().unwrap_or(0);
-    let same: usize = draft
-        .counts
-        .iter()
-        .map(|(hash, count)| (*count).min(in_live(hash)))
-        .sum();
-    Some(Difference {
-        same,
-        only_draft: draft.rows.total - same,
-        only_live: live.rows.total - same,
-    })
-}
-
-fn recent(shared: &Shared) -> Result<Vec<Event>, Problem> {
+/// The events that the log had last, each of the person whose names are known by now.
+pub(super) fn recent(shared: &Shared, aliases: &Aliases) -> Result<Vec<Event>, Problem> {
     recent_events(shared.log.as_ref(), RECENT_EVENTS)
+        .map(|events| all_resolved(events, aliases))
         .map_err(|error| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))
 }
 
-async fn blocking<T: Send + 'static>(
+/// Runs what takes long where it holds up nobody.
+pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Problem> + Send + 'static,
 ) -> Result<Json<T>, Problem> {
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result.map(Json),
-        Err(error) => Err(Problem::new(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            format!("the work was not finished: {error}"),
-        )),
+        Err(error) => Err(unfinished(error)),
     }
+}
+
+fn unfinished(error: tokio::task::JoinError) -> Problem {
+    Problem::new(
+        StatusCode::INTERNAL_SERVER_ERROR,
+        format!("the work was not finished: {error}"),
+    )
 }
 
 /// A query that was added or changed.
@@ -476,7 +352,7 @@ pub(super) async fn put(
     Path(name): Path<String>,
     Json(body): Json<Sql>,
 ) -> Result<Json<Put>, Problem> {
-    let mut statements = parse_statements(&body.sql)?;
+    let mut statements = shared.statements_of(&body.sql)?;
     let (Some(statement), true) = (statements.pop(), statements.is_empty()) else {
         return Err(nothing());
     };
@@ -490,24 +366,45 @@ pub(super) async fn put(
         )
         .right("the same name twice would be right"));
     }
-    let put = shared
-        .asker
-        .ask(move |pipeline| {
-            let name = statement.name.clone();
-            let outcomes = pipeline.perception.queries.put(statement)?;
-            pipeline.learn_rules();
-            let (queries, clock_us) = (&pipeline.perception.queries, pipeline.perception.clock_us());
-            let view = queries.get(&name).map(|query| view(queries, clock_us, query));
-            let word = |outcome: &Restored| if *outcome == Restored::Kept { "kept" } else { "reset" };
-            let state = outcomes.iter().map(|(name, outcome)| (name.clone(), word(outcome)));
-            Ok::<_, Problem>(Put {
-                query: view.ok_or_else(|| Problem::not_found("query", &name))?,
-                state: state.collect(),
-            })
-        })
-        .await??;
-    keep(&shared, &name, Some(&body.sql)).await?;
-    Ok(Json(put))
+    // Those who put wait for each other, so that what was planned still fits when it comes to be put in; a removal in
+    // between makes it planned again.
+    let turn = Arc::new(shared.planning_turn().await?);
+    for _ in 0..PLANNED_MAX {
+        let planning = planning_of(&shared, std::slice::from_ref(&statement)).await?;
+        let (statement, turn) = (statement.clone(), Arc::clone(&turn));
+        let planned = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            planning.put(statement)
+        });
+        let planned = planned.await.map_err(unfinished)??;
+        let wanted = name.clone();
+        let put = shared
+            .asker
+            .ask(move |pipeline| put_in(pipeline, &wanted, planned))
+            .await?;
+        if let Ok(put) = put {
+            keep(&shared, &name, Some(&body.sql)).await?;
+            return put.map(Json).ok_or_else(|| Problem::not_found("query", &name));
+        }
+    }
+    Err(Problem::new(
+        StatusCode::CONFLICT,
+        format!("the queries were changed by others {PLANNED_MAX} times while this one was planned"),
+    )
+    .right("the same once more, when they are done"))
+}
+
+/// Makes a planned change, and shows the query of that name.
+fn put_in(pipeline: &mut Pipeline, name: &str, planned: PlannedChange) -> Result<Option<Put>, Stale> {
+    let outcomes = pipeline.perception.queries.apply(planned)?;
+    pipeline.learn_rules();
+    let (queries, clock_us) = (&pipeline.perception.queries, pipeline.perception.clock_us());
+    let word = |outcome: &Restored| if *outcome == Restored::Kept { "kept" } else { "reset" };
+    let state = outcomes.iter().map(|(name, outcome)| (name.clone(), word(outcome)));
+    Ok(queries.get(name).map(|query| Put {
+        query: view(queries, clock_us, query),
+        state: state.collect(),
+    }))
 }
 
 /// Removes a query while everything runs.
@@ -550,25 +447,47 @@ async fn keep(shared: &Shared, name: &str, sql: Option<&str>) -> Result<(), Prob
 }
 
 /// Runs a bounded question over what stands now: `zones`, `seats`, `devices`, `people`, each query by its name; and
-/// over the newest events of the log as `gate`, `seat`, `rfid`, `click` and `reply`.
+/// over the newest events of the log as `gate`, `seat`, `rfid`, `click`, `reply` and `identify`, and `visit`, `engagement` and
+/// `message` as these events alone make them. It is recorded who sees what rows say of persons.
 #[utoipa::path(post, path = "/api/v1/query", request_body = Sql,
+    params(Asking, ("Usher-Staff" = Option<String>, Header, description = "Who asks"),
+        ("Usher-Reason" = Option<String>, Header, description = "What for")),
     responses((status = 200, body = Rows), (status = 422, body = Problem)))]
-pub(super) async fn ask(State(shared): State<Arc<Shared>>, Json(body): Json<Sql>) -> Result<Json<Rows>, Problem> {
+pub(super) async fn ask(
+    State(shared): State<Arc<Shared>>,
+    reader: Reader,
+    Json(body): Json<Sql>,
+) -> Result<Json<Rows>, Problem> {
     let sql = body.sql.clone();
-    let (mut tables, opening) = shared
+    let (mut tables, opening, engagement, opted_out, places, reached_us, aliases) = shared
         .asker
         .ask(move |pipeline| {
             let opening = Arc::clone(pipeline.perception.queries.catalog().opening_hours());
-            (standing(&mut pipeline.perception, &sql), opening)
+            let people = &pipeline.perception.people;
+            let (engagement, opted_out) = (people.settings().clone(), people.opted_out());
+            let places = Arc::clone(pipeline.perception.places());
+            let tables = standing(&mut pipeline.perception, &sql);
+            let reached_us = pipeline.perception.watermark();
+            let aliases = pipeline.perception.identity.aliases().clone();
+            (tables, opening, engagement, opted_out, places, reached_us, aliases)
         })
         .await?;
     let mut gone_through = 0;
     if mentions_streams(&body.sql) {
         let (events, streams) = tokio::task::spawn_blocking({
-            let shared = Arc::clone(&shared);
+            let (shared, asked) = (Arc::clone(&shared), body.sql.clone());
             move || {
-                let events = recent(&shared)?;
-                Ok::<_, Problem>((events.len(), streams_of(&events)))
+                let events = recent(&shared, &aliases)?;
+                let opted_out = opted_out_by(opted_out, &events);
+                let mut streams = streams_of(&events, &engagement, opted_out.clone(), &places);
+                if mentions(&asked, MESSAGE) {
+                    let turn = tokio::runtime::Handle::current().block_on(shared.planning_turn())?;
+                    let perception = (shared.fresh_perception)();
+                    drop(turn);
+                    let rows = messages_of(&events, perception, &opted_out, Some(reached_us));
+                    streams.insert(MESSAGE.to_owned(), message_stream(rows));
+                }
+                Ok::<_, Problem>((events.len(), streams))
             }
         })
         .await
@@ -576,14 +495,16 @@ pub(super) async fn ask(State(shared): State<Arc<Shared>>, Json(body): Json<Sql>
         gone_through = events;
         tables.extend(streams);
     } else {
-        tables.extend(streams_of(&[]));
+        tables.extend(streams_of(&[], &engagement, opted_out, &places));
     }
     let (schema, batches) = bounded::run_with(&body.sql, &tables, &opening).await?;
     let total = batches.iter().map(|batch| batch.num_rows()).sum();
     let limit = body.limit.unwrap_or(ROWS_MAX).min(ROWS_MAX);
+    let rows: Vec<Map<String, Value>> = batches.iter().flat_map(batch_to_json).take(limit).collect();
+    record(&shared, reader, "query", persons_in(&rows)).await?;
     Ok(Json(Rows {
         columns: schema.fields().iter().map(|field| field.name().clone()).collect(),
-        rows: batches.iter().flat_map(batch_to_json).take(limit).collect(),
+        rows,
         total,
         events: gone_through,
     }))

@@ -7,9 +7,12 @@ use std::time::Duration;
 
 use toml::de::DeValue;
 
+use super::parameters::{PARAMETERS, ParameterSettings};
 use super::values::{address, count, duration, instant, mqtt, name, no_address, size, tiers, topic_level};
-use super::{BrokerLimits, Decode, EngagementSettings, Intake, LogLimits, MqttClient, Settings, Time};
+use super::webhooks::{WEBHOOK, WebhookSettings, read_webhooks};
+use super::{BrokerLimits, Decode, Delivery, EngagementSettings, Intake, LogLimits, MqttClient, Settings, Time};
 use crate::position::{Mistake, Mistakes, instead, kind, nearest};
+use crate::workers::Assignment;
 
 /// Settings that have no default, and so stand in [`DEFAULTS`] as a comment only.
 pub(super) const WITHOUT_DEFAULT: [&str; 1] = ["mqtt_client.share_group"];
@@ -22,11 +25,13 @@ const VARIABLES: [(&str, &str); 3] = [
 ];
 
 /// Variables of this family that are no settings: where recordings and configuration are, and what tests use.
-const OTHER_VARIABLES: [&str; 5] = [
+const OTHER_VARIABLES: [&str; 7] = [
     "USHER_DATA",
     "USHER_CONFIG",
     "USHER_REQUIRE_PEERS",
     "USHER_FLUVIO",
+    "USHER_FLUVIO_TLS",
+    "USHER_FLUVIO_RESTART",
     "USHER_SPEED",
 ];
 
@@ -81,18 +86,38 @@ pub(super) struct Layers<'t> {
 }
 
 impl<'t> Layers<'t> {
-    /// The first file is the defaults, and says which names there are.
+    /// Defaults, which say which names there are.
+    pub(super) fn add_defaults(&mut self, file: &Path, text: &'t str) {
+        if self.layers.is_empty() {
+            self.known.extend(WITHOUT_DEFAULT.map(str::to_owned));
+            self.known.push(WEBHOOK.to_owned());
+            self.known.push(PARAMETERS.to_owned());
+        }
+        self.add_file(file, text, true);
+    }
+
+    /// A file of settings.
     pub(super) fn add_toml(&mut self, file: &Path, text: &'t str) {
+        self.add_file(file, text, false);
+    }
+
+    fn add_file(&mut self, file: &Path, text: &'t str, first: bool) {
         let mut layer = Layer {
             mistakes: Mistakes::of(file, text),
             values: BTreeMap::new(),
         };
-        let first = self.layers.is_empty();
         let tree = layer.mistakes.toml();
         for (key, value) in tree {
             let (name, span) = (key.get_ref().to_string(), value.span());
             let section = self.is_section(&name);
             match value.into_inner() {
+                // What stands in it is for statements to know.
+                DeValue::Table(members) if name == PARAMETERS => {
+                    for (key, value) in members {
+                        let full = format!("{PARAMETERS}.{}", key.get_ref());
+                        layer.values.insert(full, (value.span(), Raw::Toml(value.into_inner())));
+                    }
+                }
                 DeValue::Table(members) if first || section => {
                     for (key, value) in members {
                         let (at, span) = (key.span(), value.span());
@@ -116,9 +141,6 @@ impl<'t> Layers<'t> {
                     self.add_value(&mut layer, name, key.span(), value, first);
                 }
             }
-        }
-        if first {
-            self.known.extend(WITHOUT_DEFAULT.map(str::to_owned));
         }
         self.layers.push(layer);
     }
@@ -215,7 +237,7 @@ impl<'t> Layers<'t> {
     }
 
     /// Reads a value in every layer that has it; the last one counts.
-    fn maybe<T>(&mut self, key: &str, parse: impl Fn(&Raw<'_>) -> Result<T, Refusal>) -> Option<T> {
+    pub(super) fn maybe<T>(&mut self, key: &str, parse: impl Fn(&Raw<'_>) -> Result<T, Refusal>) -> Option<T> {
         let mut chosen = None;
         for layer in &mut self.layers {
             let Some((span, raw)) = layer.values.get(key) else {
@@ -229,13 +251,37 @@ impl<'t> Layers<'t> {
         chosen
     }
 
-    fn one<T>(&mut self, key: &str, parse: impl Fn(&Raw<'_>) -> Result<T, Refusal>) -> T {
+    pub(super) fn one<T>(&mut self, key: &str, parse: impl Fn(&Raw<'_>) -> Result<T, Refusal>) -> T {
         let chosen = self.maybe(key, parse);
         chosen.unwrap_or_else(|| unreachable!("the built-in defaults have a right `{key}`, which a test reads"))
     }
 
+    /// Reads `[[webhook]]` in every layer that has some; those of the last one count, as a whole.
+    fn webhooks(&mut self) -> Vec<WebhookSettings> {
+        let mut chosen = Vec::new();
+        for layer in &mut self.layers {
+            if let Some((span, raw)) = layer.values.get(WEBHOOK) {
+                chosen = read_webhooks(span, raw, &mut layer.mistakes);
+            }
+        }
+        chosen
+    }
+
+    /// Reads `[parameters]` in every layer; what a later one says of a parameter counts.
+    fn parameters(&mut self) -> ParameterSettings {
+        let mut parameters = ParameterSettings::default();
+        for layer in &mut self.layers {
+            for (key, (span, raw)) in &layer.values {
+                if let (Some(PARAMETERS), name) = split(key) {
+                    parameters.add(name, span, raw, &mut layer.mistakes);
+                }
+            }
+        }
+        parameters
+    }
+
     /// Adds a mistake where the value of `key` that counts was written.
-    fn refuse(&mut self, key: &str, wrong: String, right: String) {
+    pub(super) fn refuse(&mut self, key: &str, wrong: String, right: String) {
         let layer = self
             .layers
             .iter_mut()
@@ -284,6 +330,9 @@ impl<'t> Layers<'t> {
             log: LogLimits {
                 retention_age: self.one("log.retention_age", duration(60 * SECOND..=CENTURY)),
                 retention_bytes: self.one("log.retention_size", size(MIB..=u64::MAX)),
+                queue_appends: self.one("log.queue", count(1..=1 << 20)),
+                queue_bytes: self.one("log.queue_size", size(MIB..=1 << 36)) as usize,
+                slow_after: self.one("log.slow_after", duration(SECOND / 10..=DAY)),
             },
             checkpoint_every: self.one("checkpoint.every", duration(SECOND / 10..=DAY)),
             intake: Intake {
@@ -296,9 +345,30 @@ impl<'t> Layers<'t> {
             engagement: EngagementSettings {
                 half_life: self.one("engagement.half_life", duration(60 * SECOND..=CENTURY)),
                 tiers: self.one("engagement.tiers", tiers),
+                visit_gap: self.one("engagement.visit_gap", duration(60 * SECOND..=DAY)),
+                usual_gap_unknown: self.one("engagement.usual_gap_unknown", duration(2 * DAY..=CENTURY)),
+                usual_gap_least: self.one("engagement.usual_gap_least", duration(2 * DAY..=CENTURY)),
+                usual_gap_most: self.one("engagement.usual_gap_most", duration(2 * DAY..=CENTURY)),
             },
+            messages: self.messages(),
+            parameters: self.parameters(),
             privacy_k: self.one("privacy.k", count(1..=1_000_000)) as u32,
+            public: self.public(),
+            delivery: Delivery {
+                mqtt_qos: self.one("delivery.mqtt_qos", count(1..=2)) as u8,
+                keep_steps: self.one("delivery.keep_steps", count(20_000..=1 << 40)) as u64,
+                dead_letters: self.one("delivery.dead_letters", count(1..=1_000_000)),
+            },
+            webhooks: self.webhooks(),
+            fluvio: None,
+            workers: Assignment::default(),
         };
+        let settings = self.read_fluvio(settings);
+        if settings.engagement.usual_gap_most < settings.engagement.usual_gap_least {
+            let wrong = "the longest usual gap is shorter than the shortest, `usual_gap_least`";
+            let right = "one that is as long or longer would be right";
+            self.refuse("engagement.usual_gap_most", wrong.to_owned(), right.to_owned());
+        }
         let (payload, packet) = (settings.decode.max_payload_bytes, settings.mqtt_client.max_packet_bytes);
         if payload as u64 > u64::from(packet) {
             let wrong = format!("a payload of {payload} bytes does not fit into a packet of {packet}");

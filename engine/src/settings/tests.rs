@@ -52,6 +52,8 @@ fn the_commented_file_is_the_default() -> Outcome {
     );
     assert_eq!(settings.log.retention_age, 90 * DAY);
     assert_eq!(settings.log.retention_bytes, 20 << 30);
+    assert_eq!((settings.log.queue_appends, settings.log.queue_bytes), (8192, 32 << 20));
+    assert_eq!(settings.log.slow_after, 2 * SECOND);
     assert_eq!(
         settings.intake,
         Intake {
@@ -62,6 +64,16 @@ fn the_commented_file_is_the_default() -> Outcome {
     );
     assert_eq!(settings.query_memory, 256 << 20);
     assert_eq!((settings.privacy_k, settings.keep_cleared_alerts), (5, 1000));
+    assert_eq!(
+        settings.public,
+        PublicSettings {
+            http: None,
+            step: 300 * SECOND,
+            measures: ["searches", "retention", "stability", "time_to_service"]
+                .map(str::to_owned)
+                .to_vec(),
+        }
+    );
     let tier = |score| settings.engagement.tier(score);
     assert_eq!(
         [tier(-1.0), tier(4.9), tier(5.0), tier(99.0)],
@@ -92,12 +104,15 @@ fn later_layers_win_and_leave_the_rest() -> Outcome {
         ("USHER_MQTT", "127.0.0.1:2"),
         ("USHER_HTTP", "localhost:2"),
         ("USHER_PRIVACY__K", "7"),
+        ("USHER_PUBLIC_HTTP", "127.0.0.1:2"),
+        ("USHER_PRIVACY__PUBLIC_MEASURES", "searches,requests"),
         ("USHER_LOG__RETENTION_SIZE", ""),
         ("USHER_ENGAGEMENT__TIERS", "{ a = 0, b = 1.5 }"),
         ("USHER_MQTT_CLIENT__SHARE_GROUP", "engines"),
     ];
     let flags = Flags {
         http: Some("0.0.0.0:0".to_owned()),
+        public: Some("localhost:3".to_owned()),
         ..Flags::default()
     };
     let settings = load(file, &variables, flags).map_err(|said| said.join("\n"))?;
@@ -112,6 +127,8 @@ fn later_layers_win_and_leave_the_rest() -> Outcome {
         }
     );
     assert_eq!((settings.privacy_k, settings.log.retention_bytes), (7, 20 << 30));
+    assert_eq!(settings.public.http, Some("127.0.0.1:3".parse()?));
+    assert_eq!(settings.public.measures, ["searches", "requests"]);
     assert_eq!(settings.engagement.tier(2.0), "b");
     assert_eq!(settings.mqtt_client.share_group.as_deref(), Some("engines"));
     Ok(())
@@ -178,8 +195,8 @@ fn values_of_the_wrong_shape_say_the_right_one() {
             "usher.toml:2:1: a table is no address with a port, \"127.0.0.1:1883\" for the embedded broker or \
              \"mqtt://broker:1883\" for your own would be right",
             "usher.toml:4:3: `time` is a list, a section [time] would be right",
-            "usher.toml:5:2: there is no section [attic], there is [alerts], [broker], [checkpoint], [decode], \
-             [engagement], [intake], [log], [mqtt_client], [privacy], [queries], [time]",
+            "usher.toml:5:2: there is no section [attic], there is [alerts], [broker], [checkpoint], [decode], [delivery], \
+             [engagement], [fluvio], [intake], [log], [messages], [mqtt_client], [privacy], [queries], [time], [workers]",
         ]
     );
     assert_eq!(
@@ -197,6 +214,16 @@ fn values_of_the_wrong_shape_say_the_right_one() {
         [
             "usher.toml:2:15: a payload of 33554432 bytes does not fit into a packet of 16777216, a `max_packet` in \
              [mqtt_client] that is larger would be right"
+        ]
+    );
+    assert_eq!(
+        said("public_http = \"80\"\n[privacy]\npublic_step = \"1s\"\npublic_measures = \"a, b c\"\n"),
+        [
+            "usher.toml:1:15: `80` is no address with a port, an address such as \"0.0.0.0:8090\", or \"\" for none, would be \
+             right",
+            "usher.toml:3:15: `1s` is out of range, \"1m\" to \"1day\" would be right",
+            "usher.toml:4:19: `b c` is no name of a measure, names of measures such as \"searches, retention\", or \"\" for \
+             none, would be right",
         ]
     );
     assert_eq!(

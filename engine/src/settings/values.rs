@@ -204,7 +204,7 @@ pub(super) fn tiers(raw: &Raw<'_>) -> Result<Vec<Tier>, Refusal> {
         },
         Raw::Toml(_) => None,
     }
-    .ok_or_else(|| ("tiers are names, each with the score it begins at".to_owned(), right()))?;
+    .ok_or_else(|| ("tiers are names, each with the score it begins at, and where one is written the lower one at which it is left".to_owned(), right()))?;
     named.sort_by(|a, b| a.from.total_cmp(&b.from));
     if named.first().is_none_or(|lowest| lowest.from != 0.0) {
         return refuse("no tier begins at 0, so that somebody would be in none".to_owned());
@@ -220,17 +220,42 @@ pub(super) fn tiers(raw: &Raw<'_>) -> Result<Vec<Tier>, Refusal> {
 
 fn tiers_of(table: &DeTable<'_>) -> Option<Vec<Tier>> {
     let tier = |(key, value): (&toml::Spanned<_>, &toml::Spanned<DeValue<'_>>)| {
-        let written = match value.get_ref() {
-            DeValue::Integer(number) if number.radix() == 10 => number.as_str().to_owned(),
-            DeValue::Float(number) => number.as_str().to_owned(),
-            _ => return None,
-        };
-        let from = written.parse().ok().filter(|from: &f64| from.is_finite())?;
         let name: &std::borrow::Cow<'_, str> = key.get_ref();
-        Some(Tier {
+        let (from, until) = match value.get_ref() {
+            DeValue::Table(limits)
+                if limits
+                    .iter()
+                    .all(|(key, _)| ["from", "until"].contains(&&**key.get_ref())) =>
+            {
+                let limit = |name: &str| limits.get(name).and_then(|limit| score(limit.get_ref()));
+                (limit("from")?, limit("until")?)
+            }
+            value => {
+                let from = score(value)?;
+                (from, from * LEFT_AT)
+            }
+        };
+        (until <= from && (until > 0.0 || from == 0.0)).then(|| Tier {
             name: name.to_string(),
             from,
+            until,
         })
     };
     table.iter().map(tier).collect()
+}
+
+/// A tier of which nobody says when it is left is left below this share of where it begins: a score that wavers about a
+/// limit does not change the tier each time.
+const LEFT_AT: f64 = 0.8;
+
+fn score(value: &DeValue<'_>) -> Option<f64> {
+    let written = match value {
+        DeValue::Integer(number) if number.radix() == 10 => number.as_str().to_owned(),
+        DeValue::Float(number) => number.as_str().to_owned(),
+        _ => return None,
+    };
+    written
+        .parse()
+        .ok()
+        .filter(|score: &f64| score.is_finite() && *score >= 0.0)
 }

@@ -1,4 +1,12 @@
-//! `kill -9` in the middle: nothing acknowledged is lost, and nothing counts twice.
+//! A process that is killed, whenever that is: nothing acknowledged is lost, and nothing happens twice.
+
+mod effects;
+pub(crate) mod home;
+mod instants;
+mod matrix;
+pub(crate) mod play;
+pub(crate) mod state;
+pub(crate) mod stream;
 
 use std::fmt::Write as _;
 use std::process::{Command, Stdio};
@@ -7,6 +15,20 @@ use serde_json::{Value, json};
 
 use crate::usher::{Usher, program};
 use crate::{TestResult, until};
+
+/// What went wrong.
+pub(crate) type Failure = Box<dyn std::error::Error>;
+
+/// Where the steps that a receiver was told differ from those of a run without a fault. A receiver whose broker was away
+/// may have missed some.
+pub(crate) fn differences_of_steps(told: &[String], expected: &[String], is_complete: bool) -> Vec<String> {
+    let never = expected.iter().filter(|step| is_complete && !told.contains(step));
+    let never = never.map(|step| format!("a step was never told: {step}"));
+    let only = told.iter().filter(|step| !expected.contains(step));
+    never
+        .chain(only.map(|step| format!("a step was told that never happens without a fault: {step}")))
+        .collect()
+}
 
 const ZONES: usize = 7;
 const EVENTS: usize = 30_000;

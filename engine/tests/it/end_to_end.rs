@@ -1,6 +1,6 @@
 //! From a device's message to an alert that comes, is looked after, and goes, over the embedded broker.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::listener::Listener;
 use crate::usher::Usher;
@@ -123,10 +123,28 @@ async fn people_are_known_by_pseudonym_and_forgotten_when_they_want() -> TestRes
         "{one}"
     );
     assert_eq!(one["channels"], json!(["rfid", "web"]));
+    assert_eq!(
+        (&one["services"], &one["visits"], &one["loans"], &one["searches"]),
+        (&json!(["loan", "search"]), &json!(1), &json!(1), &json!(1)),
+        "one visit, from the web to the desk: {one}"
+    );
+    let visits = usher
+        .query("SELECT person, used, channels, is_first FROM visit")
+        .await?;
+    assert_eq!(
+        visits,
+        [json!({"person": person, "used": "loan search", "channels": 2, "is_first": true})]
+    );
     assert!(
         one["score"].as_f64().is_some_and(|score| score > 1.2 && score < 1.4),
         "{one}"
     );
+    let draft = json!({"sql": "CREATE QUERY changes AS SELECT person, reason, event_time FROM engagement"});
+    // When nobody has been heard of for a while.
+    let has_passed = |status: &Value| status["watermark"].as_str() > Some("2026-03-02T01:10");
+    until("the watermark", || usher.get("/api/v1/status"), has_passed).await?;
+    let (_, trial) = usher.post("/api/v1/queries/trial", draft.clone()).await?;
+    assert_eq!(trial["rows"][0]["reason"], json!("first_visit"), "{trial}");
     usher
         .publish(
             "usher/in/main/reading-room/reply/app",
@@ -134,6 +152,10 @@ async fn people_are_known_by_pseudonym_and_forgotten_when_they_want() -> TestRes
         )
         .await?;
     assert_eq!(usher.query("SELECT person FROM people").await?.len(), 0);
+    assert_eq!(usher.query("SELECT person FROM visit").await?.len(), 0);
+    assert_eq!(usher.query("SELECT person FROM engagement").await?.len(), 0);
+    let (_, trial) = usher.post("/api/v1/queries/trial", draft).await?;
+    assert_eq!(trial["rows"], json!([]), "{trial}");
     let everything = std::fs::read_dir(usher.data().join("log"))?.count();
     assert!(everything > 0);
     Ok(())

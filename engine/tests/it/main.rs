@@ -1,14 +1,35 @@
 //! The product as its users meet it: the binary, MQTT from outside, HTTP, the page in a browser.
 
+mod alert_life;
+mod checkpoints;
 mod crash;
+mod demo;
 mod dialect;
+mod disk;
 mod end_to_end;
+mod erasure;
+mod flood;
 mod garbage;
+mod hard_peers;
+mod identity;
 mod listener;
+mod lookups;
+mod measures;
+mod messages;
 mod mosquitto;
+mod own_broker;
 mod page;
+mod planning;
+mod points;
 mod recordings;
+mod shed;
+#[path = "../../../connectors/tests/it/small_disk.rs"]
+mod small_disk;
+mod supervision;
+mod timetable;
 mod usher;
+mod webhook;
+mod workers;
 
 use std::time::Duration;
 

@@ -1,84 +1,15 @@
-//! A broker of one's own: mosquitto, with `mosquitto_pub` as the device.
-
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+//! With a broker of one's own: mosquitto, with `mosquitto_pub` as the device.
 
 use serde_json::Value;
 
 use crate::listener::Listener;
+use crate::own_broker::Mosquitto;
 use crate::usher::Usher;
-use crate::{PATIENCE, TestResult, peer, until};
-
-/// A mosquitto on a free loopback port; dropping it ends it.
-struct Mosquitto {
-    child: Child,
-    port: u16,
-    publish: PathBuf,
-    _folder: tempfile::TempDir,
-}
-
-impl Mosquitto {
-    fn start() -> Result<Option<Self>, Box<dyn std::error::Error>> {
-        let (Some(program), Some(publish)) = (peer("mosquitto")?, peer("mosquitto_pub")?) else {
-            return Ok(None);
-        };
-        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
-        let folder = tempfile::tempdir()?;
-        let config = folder.path().join("mosquitto.conf");
-        std::fs::write(
-            &config,
-            format!("listener {port} 127.0.0.1\nallow_anonymous true\npersistence false\n"),
-        )?;
-        let child = spawn(&program, &config)?;
-        let deadline = Instant::now() + PATIENCE;
-        while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
-            assert!(Instant::now() < deadline, "mosquitto does not listen");
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        Ok(Some(Self {
-            child,
-            port,
-            publish,
-            _folder: folder,
-        }))
-    }
-
-    fn url(&self) -> String {
-        format!("mqtt://127.0.0.1:{}", self.port)
-    }
-
-    /// As a device would: QoS 1, and done when the broker has it.
-    fn publish(&self, topic: &str, payload: &[&str]) -> TestResult {
-        let status = Command::new(&self.publish)
-            .args(["-h", "127.0.0.1", "-p", &self.port.to_string(), "-q", "1", "-t", topic])
-            .args(payload)
-            .status()?;
-        assert!(status.success());
-        Ok(())
-    }
-}
-
-fn spawn(program: &Path, config: &Path) -> std::io::Result<Child> {
-    Command::new(program)
-        .arg("-c")
-        .arg(config)
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-}
-
-impl Drop for Mosquitto {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
+use crate::{TestResult, until};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn with_a_broker_of_ones_own_the_alert_comes_out_there() -> TestResult {
-    let Some(broker) = Mosquitto::start()? else {
+    let Some(broker) = Mosquitto::start().await? else {
         return Ok(());
     };
     let usher = Usher::start_with(&["--mqtt", &broker.url()])?;
@@ -122,7 +53,7 @@ async fn with_a_broker_of_ones_own_the_alert_comes_out_there() -> TestResult {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_came_while_the_engine_was_away_comes_after_its_return() -> TestResult {
-    let Some(broker) = Mosquitto::start()? else {
+    let Some(broker) = Mosquitto::start().await? else {
         return Ok(());
     };
     let gate = "usher/in/main/reading-room/gate/door-1";

@@ -4,11 +4,13 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use fantoccini::key::Key;
 use fantoccini::{Client, ClientBuilder, Locator};
 use hyper_util::client::legacy::connect::HttpConnector;
 use serde_json::json;
 
 use crate::usher::Usher;
+use crate::webhook::{Mood, Receiver, SQL};
 use crate::{TestResult, peer, soon, until};
 
 /// A chromedriver on a free loopback port, and a headless Chromium behind it; dropping it ends both.
@@ -48,11 +50,59 @@ impl Browser {
         Ok(Some(Self { driver, client }))
     }
 
+    /// The only one of its kind, once it is there and can be seen.
+    async fn seen(&self, css: &str) -> Result<fantoccini::elements::Element, Box<dyn std::error::Error>> {
+        let found = async || {
+            let element = self.client.find(Locator::Css(css)).await.ok();
+            Ok(match element {
+                Some(element) if element.is_displayed().await.unwrap_or(false) => Some(element),
+                _ => None,
+            })
+        };
+        until(css, found, Option::is_some).await?.ok_or("it was seen".into())
+    }
+
+    /// What has the keyboard, as `attribute` of it.
+    async fn focused(&self, attribute: &str) -> Result<Option<String>, Box<dyn std::error::Error>> {
+        Ok(self.client.active_element().await?.attr(attribute).await?)
+    }
+
+    /// Presses a key where the keyboard is.
+    async fn press(&self, key: Key) -> TestResult {
+        let key = String::from(char::from(key));
+        self.client.active_element().await?.send_keys(&key).await?;
+        Ok(())
+    }
+
+    /// Keeps what is to be seen for people to look at, in the folder that `USHER_SCREENSHOTS` names: in a wide window and in a
+    /// narrow one.
+    async fn show(&self, name: &str) -> TestResult {
+        let Some(folder) = std::env::var_os("USHER_SCREENSHOTS") else {
+            return Ok(());
+        };
+        for (width, height) in [(390, 844), (1440, 900)] {
+            self.client.set_window_size(width, height).await?;
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            let path = std::path::Path::new(&folder).join(format!("{name}-{width}.png"));
+            std::fs::write(path, self.client.screenshot().await?)?;
+        }
+        Ok(())
+    }
+
     async fn text(&self, css: &str) -> Result<String, Box<dyn std::error::Error>> {
         match self.client.find(Locator::Css(css)).await {
             Ok(element) => Ok(element.text().await?),
             Err(_) => Ok(String::new()),
         }
+    }
+
+    /// What the page says of the engine, whether it is folded or not.
+    async fn figures(&self) -> Result<Vec<String>, Box<dyn std::error::Error>> {
+        let mut figures = Vec::new();
+        for figure in self.client.find_all(Locator::Css("#health-figures dd")).await? {
+            figures.push(figure.prop("textContent").await?.unwrap_or_default());
+        }
+        Ok(figures)
     }
 }
 
@@ -102,6 +152,140 @@ async fn the_page_moves_within_a_second_of_an_event() -> TestResult {
         |alerts| alerts["items"].as_array().is_some_and(|items| items.len() == 1),
     )
     .await?;
+    let all_known = |figures: &Vec<String>| !figures.is_empty() && figures.iter().all(|figure| figure != "–");
+    until("each figure of the engine", || browser.figures(), all_known).await?;
+    soon("the end", browser.client.clone().close()).await??;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_receiver_would_not_take_is_sent_again_from_the_page_by_keyboard() -> TestResult {
+    let Some(browser) = Browser::start().await? else {
+        return Ok(());
+    };
+    let desk = Receiver::start(Mood::Refuses(0)).await?;
+    let usher = Usher::start_with_settings(SQL, &desk.settings("desk", "rules = [\"busy\"]"))?;
+    browser.client.set_window_size(1440, 900).await?;
+    browser.client.goto(&format!("http://{}/", usher.http)).await?;
+    usher
+        .publish(
+            "usher/in/main/z0/gate/g",
+            r#"{"id":"one","ts":"2026-03-02T09:00:00+08:00","in":12}"#,
+        )
+        .await?;
+    let receivers = "/api/v1/receivers/desk";
+    until("the dead letter", || usher.get(receivers), |desk| desk["dead"] == 1).await?;
+
+    browser.seen("#health-button").await?.click().await?;
+    let desk_row = r#"[data-receiver="desk"]"#;
+    let shows = |text: &String| text.contains("delivering") && text.contains("1 not taken");
+    until("the receiver", || browser.text(desk_row), shows).await?;
+    assert!(browser.text(r#"[data-receiver="mqtt"]"#).await?.contains("delivering"));
+    browser.show("deliveries").await?;
+    // From here on without a mouse.
+    let is_there = async || -> Result<bool, Box<dyn std::error::Error>> {
+        Ok(browser.focused("data-action").await?.as_deref() == Some("letters"))
+    };
+    for _ in 0..10 {
+        if is_there().await? {
+            break;
+        }
+        browser.press(Key::Tab).await?;
+    }
+    assert!(is_there().await?, "Tab leads to what was not taken");
+    browser.press(Key::Enter).await?;
+    let letter = "#letters .letters li";
+    let text = until("the letter", || browser.text(letter), |text| !text.is_empty()).await?;
+    assert!(
+        text.contains("Z0 is busy") && text.contains("Raised") && text.contains("422"),
+        "{text}"
+    );
+    browser.show("letters").await?;
+
+    desk.set(Mood::Takes);
+    for _ in 0..10 {
+        if browser.focused("data-action").await?.as_deref() == Some("resend") {
+            break;
+        }
+        browser.press(Key::Tab).await?;
+    }
+    browser.press(Key::Enter).await?;
+    until("the step", || async { Ok(desk.has()) }, |steps| *steps == 1).await?;
+    let none = "#letters > .calm";
+    until(
+        "the end of it",
+        || browser.text(none),
+        |text| text == "Nothing is left here.",
+    )
+    .await?;
+    browser.press(Key::Escape).await?;
+    let back = || browser.focused("id");
+    until("the way back", back, |id| id.as_deref() == Some("health-button")).await?;
+    soon("the end", browser.client.clone().close()).await??;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_alerts_history_says_what_happened_when_who_and_why_in_both_languages() -> TestResult {
+    let Some(browser) = Browser::start().await? else {
+        return Ok(());
+    };
+    let usher = Usher::start_with_queries(SQL)?;
+    browser.client.set_window_size(1440, 900).await?;
+    browser.client.goto(&format!("http://{}/", usher.http)).await?;
+    let gate = "usher/in/main/reading-room/gate/door-1";
+    usher
+        .publish(gate, r#"{"id":"one","ts":"2026-03-02T09:00:00+08:00","in":12}"#)
+        .await?;
+    let card = r#"[data-alert-rule="busy"]"#;
+    let details = browser.seen(&format!("{card} [data-action=\"details\"]")).await?;
+    details.send_keys(&String::from(char::from(Key::Enter))).await?;
+    let steps = format!("{card} .history");
+    // In the time of the place, which the page may learn a moment later.
+    let first = "09:00:00\nRaised\nUsher · the rule's condition";
+    until("the first step", || browser.text(&steps), |text| text == first).await?;
+
+    let alerts = usher.get("/api/v1/alerts?rule=busy").await?;
+    let id = alerts["items"][0]["id"].as_str().ok_or("an alert has an id")?;
+    for (deed, body) in [
+        ("acknowledge", json!({"by": "Li"})),
+        ("assign", json!({"by": "Li", "to": "Wu"})),
+        ("comment", json!({"by": "Wu", "text": "on my way <b>"})),
+    ] {
+        let (code, answer) = usher.post(&format!("/api/v1/alerts/{id}/{deed}"), body).await?;
+        assert_eq!(code, 200, "{answer}");
+    }
+    // The latest comes first, and the open details follow.
+    let all = |text: &String| text.contains("on my way");
+    let text = until("the other steps", || browser.text(&steps), all).await?;
+    let lines: Vec<&str> = text
+        .lines()
+        .filter(|line| !line.contains(':') || line.contains("Comm"))
+        .collect();
+    assert_eq!(
+        lines,
+        [
+            "Commented: on my way <b>",
+            "Wu · staff",
+            "Assigned to Wu",
+            "Li · staff",
+            "Acknowledged",
+            "Li · staff",
+            "Raised",
+            "Usher · the rule's condition"
+        ]
+    );
+    browser.show("history").await?;
+    browser.client.set_window_size(1440, 900).await?;
+    browser.seen(r#"[data-language="zh"]"#).await?.click().await?;
+    browser
+        .seen(&format!("{card} [data-action=\"details\"]"))
+        .await?
+        .click()
+        .await?;
+    let in_chinese = |text: &String| text.contains("指派给 Wu") && text.contains("Li · 馆员操作");
+    until("the steps in Chinese", || browser.text(&steps), in_chinese).await?;
+    browser.show("history-zh").await?;
     soon("the end", browser.client.clone().close()).await??;
     Ok(())
 }

@@ -44,6 +44,8 @@ pub(crate) struct Usher {
     child: Child,
     pub(crate) mqtt: String,
     pub(crate) http: String,
+    /// Where public answers are and nothing else, where it was told to serve them.
+    pub(crate) public: Option<String>,
     folder: tempfile::TempDir,
     is_embedded: bool,
 }
@@ -72,26 +74,81 @@ impl Usher {
         Self::start_with(&["--mqtt", "127.0.0.1:0"])
     }
 
+    /// Starts one on free ports, with the embedded broker, these queries, and these settings behind the usual ones.
+    pub(crate) fn start_with_settings(sql: &str, settings: &str) -> Result<Self, Box<dyn std::error::Error>> {
+        Self::start_as(sql, settings, &["--mqtt", "127.0.0.1:0"])
+    }
+
     /// Starts one with these arguments beside its folders and a free HTTP port.
     pub(crate) fn start_with(arguments: &[&str]) -> Result<Self, Box<dyn std::error::Error>> {
-        Self::start_as("", arguments)
+        Self::start_as("", "", arguments)
     }
 
     /// Starts one on free ports, with the embedded broker and these queries beside the shipped ones.
     pub(crate) fn start_with_queries(sql: &str) -> Result<Self, Box<dyn std::error::Error>> {
-        Self::start_as(sql, &["--mqtt", "127.0.0.1:0"])
+        Self::start_as(sql, "", &["--mqtt", "127.0.0.1:0"])
     }
 
-    fn start_as(sql: &str, arguments: &[&str]) -> Result<Self, Box<dyn std::error::Error>> {
+    /// Starts one on free ports, with the embedded broker and these settings, whose data is on another disk.
+    pub(crate) fn start_on(data: &Path, settings: &str) -> Result<Self, Box<dyn std::error::Error>> {
+        let folder = Self::configure(SITE, "", settings)?;
+        std::os::unix::fs::symlink(data, folder.path().join("data"))?;
+        Self::run(folder, &["--mqtt", "127.0.0.1:0"])
+    }
+
+    /// Starts one on free ports, with the embedded broker, another `site.toml` and these queries.
+    pub(crate) fn start_in(site: &str, sql: &str) -> Result<Self, Box<dyn std::error::Error>> {
+        Self::run(Self::configure(site, sql, "")?, &["--mqtt", "127.0.0.1:0"])
+    }
+
+    /// Starts one on free ports, with the embedded broker, another `site.toml`, and public answers at an address of their own.
+    pub(crate) fn start_public(site: &str) -> Result<Self, Box<dyn std::error::Error>> {
+        let arguments = ["--mqtt", "127.0.0.1:0", "--public", "127.0.0.1:0"];
+        Self::run(Self::configure(site, "", "")?, &arguments)
+    }
+
+    /// Starts one of several workers: with another `site.toml`, these queries and settings, and a broker of one's own.
+    pub(crate) fn start_worker(
+        site: &str,
+        sql: &str,
+        settings: &str,
+        arguments: &[&str],
+    ) -> Result<Self, Box<dyn std::error::Error>> {
+        Self::run(Self::configure(site, sql, settings)?, arguments)
+    }
+
+    /// Waits until it has ended by itself, and gives its exit code.
+    pub(crate) async fn ended(mut self) -> Result<Option<i32>, Box<dyn std::error::Error>> {
+        soon("the process to end", async {
+            loop {
+                if let Some(status) = self.child.try_wait()? {
+                    return Ok(status.code());
+                }
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            }
+        })
+        .await?
+    }
+
+    /// Starts one with these queries and settings, and these arguments beside its folders and a free HTTP port.
+    pub(crate) fn start_own(sql: &str, settings: &str, arguments: &[&str]) -> Result<Self, Box<dyn std::error::Error>> {
+        Self::start_as(sql, settings, arguments)
+    }
+
+    fn start_as(sql: &str, settings: &str, arguments: &[&str]) -> Result<Self, Box<dyn std::error::Error>> {
+        Self::run(Self::configure(SITE, sql, settings)?, arguments)
+    }
+
+    fn configure(site: &str, sql: &str, settings: &str) -> Result<tempfile::TempDir, Box<dyn std::error::Error>> {
         let folder = tempfile::tempdir()?;
         let config = folder.path().join("config");
         std::fs::create_dir_all(config.join("queries"))?;
-        std::fs::write(config.join("site.toml"), SITE)?;
-        std::fs::write(config.join("usher.toml"), SETTINGS)?;
+        std::fs::write(config.join("site.toml"), site)?;
+        std::fs::write(config.join("usher.toml"), format!("{SETTINGS}{settings}"))?;
         if !sql.is_empty() {
             std::fs::write(config.join("queries/own.sql"), sql)?;
         }
-        Self::run(folder, arguments)
+        Ok(folder)
     }
 
     fn run(folder: tempfile::TempDir, arguments: &[&str]) -> Result<Self, Box<dyn std::error::Error>> {
@@ -120,6 +177,7 @@ impl Usher {
             is_embedded,
             mqtt,
             http: word("http=")?,
+            public: word("public=").ok(),
             child,
             folder,
         })
@@ -142,11 +200,28 @@ impl Usher {
         self.crash()?.start_again()
     }
 
+    /// Ends it with SIGTERM, and starts it again on the same folders and the same MQTT address.
+    pub(crate) fn terminate_and_start_again(mut self) -> Result<Self, Box<dyn std::error::Error>> {
+        let status = Command::new("kill").arg(self.child.id().to_string()).status()?;
+        assert!(status.success());
+        self.child.wait()?;
+        // It has ended, so that nothing is left to be killed.
+        self.crash()?.start_again()
+    }
+
     /// Ends it with SIGTERM and gives its exit code.
     pub(crate) fn terminate(mut self) -> Result<Option<i32>, Box<dyn std::error::Error>> {
         let status = Command::new("kill").arg(self.child.id().to_string()).status()?;
         assert!(status.success());
         Ok(self.child.wait()?.code())
+    }
+
+    /// Ends it with SIGTERM, and gives its exit code and what it leaves.
+    pub(crate) fn stop(mut self) -> Result<(Option<i32>, Crashed), Box<dyn std::error::Error>> {
+        let status = Command::new("kill").arg(self.child.id().to_string()).status()?;
+        assert!(status.success());
+        let code = self.child.wait()?.code();
+        Ok((code, self.crash()?))
     }
 
     /// Its data folder.

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::ABSENCE_WAS_FINAL;
-use crate::feeding::{Event, SECOND, check, event, events, feed, feed_without_end, mistake};
+use crate::feeding::{Event, Moving, SECOND, check, event, events, feed, feed_without_end, mistake};
 
 const SQL: &str = "
 CREATE QUERY by_zone WITH (lateness = '1 second') AS
@@ -65,7 +65,7 @@ fn an_absence_is_said_when_it_is_certain_and_not_before() {
 fn a_row_in_the_last_moment_ends_a_silence_and_one_after_it_does_not() {
     let between = |apart: i64| {
         let events = [event("rfid", 100, 0), event("rfid", 100 + apart, 0)];
-        feed(ONE, &events, &[1], false).rows["q"].len()
+        feed(ONE, &events, &[1], Moving::AtOnce).rows["q"].len()
     };
     assert_eq!([9, 10].map(between), [1, 2]);
 }
@@ -74,8 +74,12 @@ fn a_row_in_the_last_moment_ends_a_silence_and_one_after_it_does_not() {
 fn a_row_between_others_puts_their_silences_together() {
     let times = |times: &[i64]| -> Vec<String> {
         let events: Vec<Event> = times.iter().map(|time| event("rfid", *time, 0)).collect();
-        let said = feed(ONE, &events, &[1], false);
-        assert_eq!(feed(ONE, &events, &[1], true).rows, said.rows, "after a restart");
+        let said = feed(ONE, &events, &[1], Moving::AtOnce);
+        assert_eq!(
+            feed(ONE, &events, &[1], Moving::Restarting).rows,
+            said.rows,
+            "after a restart"
+        );
         said.rows["q"].clone()
     };
     let last = [r#"{"event_id":"e1","absent_at":"1970-01-01T00:02:06Z"}"#];
@@ -91,7 +95,7 @@ fn a_row_between_others_puts_their_silences_together() {
 #[test]
 fn a_row_that_comes_too_late_is_told_and_ends_nothing() {
     let events = [event("rfid", 100, 0), event("rfid", 105, 106)];
-    let said = feed(ONE, &events, &[1], false);
+    let said = feed(ONE, &events, &[1], Moving::AtOnce);
     assert_eq!(
         said.rows["q"],
         [r#"{"event_id":"e0","absent_at":"1970-01-01T00:01:50Z"}"#]

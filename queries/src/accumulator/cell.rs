@@ -12,7 +12,9 @@ use arrow::datatypes::{DataType, TimeUnit};
 use datafusion::common::{Result, internal_datafusion_err};
 
 use super::{GroupAccumulator, same};
+use crate::grouped::{for_each, for_each_pair};
 use crate::keys::Group;
+use crate::picked::Picked;
 use crate::value::Value;
 
 /// What one group holds of one aggregate, before its first row: the default.
@@ -72,9 +74,15 @@ impl<C: Cell> GroupAccumulator for Cells<C> {
     fn resize(&mut self, groups: usize) {
         self.cells.resize_with(groups.max(self.cells.len()), C::default);
     }
-    fn update(&mut self, groups: &[Group], rows: &[u32], args: &[ArrayRef]) -> Result<()> {
-        let rows = rows.iter().map(|row| (groups[*row as usize] as usize, *row as usize));
-        C::take_rows(&mut self.cells, &self.call, rows, args);
+    fn update(&mut self, groups: &[Group], rows: &Picked, args: &[ArrayRef]) -> Result<()> {
+        let of_row = |row: usize| (groups[row] as usize, row);
+        match rows {
+            Picked::Run(run) => C::take_rows(&mut self.cells, &self.call, run.clone().map(of_row), args),
+            Picked::Each(rows) => {
+                let rows = rows.iter().map(|row| of_row(*row as usize));
+                C::take_rows(&mut self.cells, &self.call, rows, args);
+            }
+        }
         Ok(())
     }
     fn update_one(&mut self, group: Group, args: &[Value], _types: &[DataType]) -> Result<()> {
@@ -86,9 +94,9 @@ impl<C: Cell> GroupAccumulator for Cells<C> {
     }
     fn merge(&mut self, other: &dyn GroupAccumulator, groups: &[Group]) -> Result<()> {
         let other = same::<Self>(other);
-        for group in groups {
-            self.cells[*group as usize].merge(&self.call, &other.cells[*group as usize]);
-        }
+        for_each_pair(&mut self.cells, &other.cells, groups, |into, from| {
+            into.merge(&self.call, from)
+        });
         Ok(())
     }
     fn absorb(&mut self, into: Group, from: Group) -> Result<()> {
@@ -123,8 +131,8 @@ impl<C: Cell> GroupAccumulator for Cells<C> {
         }
         Ok(())
     }
-    fn clear(&mut self, group: Group) {
-        self.cells[group as usize] = C::default();
+    fn clear(&mut self, groups: &[Group]) {
+        for_each(&mut self.cells, groups, |cell| *cell = C::default());
     }
     fn state_width(&self) -> usize {
         C::state_types(&self.call).len()

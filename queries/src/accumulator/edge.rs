@@ -22,6 +22,16 @@ pub(crate) struct EdgeCall {
     arrivals: Arc<AtomicI64>,
 }
 
+/// By what the SQL says, whatever has come so far.
+impl PartialEq for EdgeCall {
+    fn eq(&self, other: &Self) -> bool {
+        self.is_last == other.is_last
+            && self.order == other.order
+            && self.ignores_nulls == other.ignores_nulls
+            && self.data_type == other.data_type
+    }
+}
+
 impl EdgeCall {
     /// For a call with the arguments value and, with an ORDER BY, time or number; `None` for what is not kept natively.
     pub(super) fn of(

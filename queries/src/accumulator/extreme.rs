@@ -3,15 +3,17 @@
 use std::any::Any;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray, PrimitiveArray, StringArray};
+use arrow::array::{Array, ArrayRef, ArrowNativeTypeOp, ArrowPrimitiveType, AsArray, PrimitiveArray, StringArray};
 use arrow::datatypes::{
     DataType, Date32Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, TimeUnit,
     TimestampMicrosecondType, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
 };
 use datafusion::common::Result;
 
-use super::{GroupAccumulator, for_each_valid, same};
+use super::{GroupAccumulator, for_each_valid, nulls_where_not, same};
+use crate::grouped::{for_each, for_each_pair, picked};
 use crate::keys::Group;
+use crate::picked::Picked;
 use crate::value::Value;
 
 /// Whether a type has a native `min` and `max`.
@@ -40,10 +42,7 @@ pub(super) fn has_native_extreme(data_type: &DataType) -> bool {
 pub(super) fn extreme(greatest: bool, data_type: &DataType) -> Box<dyn GroupAccumulator> {
     macro_rules! of {
         ($t:ty) => {
-            Box::new(Extreme::<$t> {
-                greatest,
-                values: Vec::new(),
-            })
+            Box::new(Extreme::<$t>::new(greatest))
         };
     }
     match data_type {
@@ -68,32 +67,50 @@ pub(super) fn extreme(greatest: bool, data_type: &DataType) -> Box<dyn GroupAccu
 
 struct Extreme<T: ArrowPrimitiveType> {
     greatest: bool,
-    values: Vec<Option<T::Native>>,
+    /// Where no value was seen yet, one that every other wins against.
+    values: Vec<T::Native>,
+    seen: Vec<bool>,
 }
 
 impl<T: ArrowPrimitiveType> Extreme<T> {
+    fn new(greatest: bool) -> Self {
+        Self {
+            greatest,
+            values: Vec::new(),
+            seen: Vec::new(),
+        }
+    }
+
+    fn none(greatest: bool) -> T::Native {
+        if greatest {
+            T::Native::MIN_TOTAL_ORDER
+        } else {
+            T::Native::MAX_TOTAL_ORDER
+        }
+    }
+
     fn offer(&mut self, group: usize, value: T::Native) {
-        use arrow::array::ArrowNativeTypeOp;
         let held = &mut self.values[group];
         // The total order puts NaN above all numbers, as DataFusion's min and max do.
-        let wins = held.is_none_or(|held| {
-            if self.greatest {
-                value.is_gt(held)
-            } else {
-                value.is_lt(held)
-            }
-        });
+        let wins = if self.greatest {
+            value.is_gt(*held)
+        } else {
+            value.is_lt(*held)
+        };
         if wins {
-            *held = Some(value);
+            *held = value;
         }
+        self.seen[group] = true;
     }
 }
 
 impl<T: ArrowPrimitiveType> GroupAccumulator for Extreme<T> {
     fn resize(&mut self, groups: usize) {
-        self.values.resize(groups.max(self.values.len()), None);
+        let groups = groups.max(self.values.len());
+        self.values.resize(groups, Self::none(self.greatest));
+        self.seen.resize(groups, false);
     }
-    fn update(&mut self, groups: &[Group], rows: &[u32], args: &[ArrayRef]) -> Result<()> {
+    fn update(&mut self, groups: &[Group], rows: &Picked, args: &[ArrayRef]) -> Result<()> {
         let array = args[0].as_primitive::<T>();
         for_each_valid(array, groups, rows, |group, row| self.offer(group, array.value(row)));
         Ok(())
@@ -105,28 +122,38 @@ impl<T: ArrowPrimitiveType> GroupAccumulator for Extreme<T> {
         Ok(())
     }
     fn value(&mut self, group: Group) -> Result<Value> {
-        Ok(match self.values[group as usize] {
-            Some(value) => of_native::<T>(value),
-            None => Value::Null,
+        Ok(if self.seen[group as usize] {
+            of_native::<T>(self.values[group as usize])
+        } else {
+            Value::Null
         })
     }
     fn merge(&mut self, other: &dyn GroupAccumulator, groups: &[Group]) -> Result<()> {
         let other = same::<Self>(other);
-        for group in groups {
-            if let Some(value) = other.values[*group as usize] {
-                self.offer(*group as usize, value);
-            }
+        // A choice and no branch, so that many are compared at once.
+        if self.greatest {
+            for_each_pair(&mut self.values, &other.values, groups, |held, value| {
+                *held = if value.is_gt(*held) { *value } else { *held };
+            });
+        } else {
+            for_each_pair(&mut self.values, &other.values, groups, |held, value| {
+                *held = if value.is_lt(*held) { *value } else { *held };
+            });
         }
+        for_each_pair(&mut self.seen, &other.seen, groups, |seen, other| *seen |= other);
         Ok(())
     }
     fn absorb(&mut self, into: Group, from: Group) -> Result<()> {
-        if let Some(value) = self.values[from as usize] {
-            self.offer(into as usize, value);
+        if self.seen[from as usize] {
+            self.offer(into as usize, self.values[from as usize]);
         }
         Ok(())
     }
     fn evaluate(&mut self, groups: &[Group]) -> Result<ArrayRef> {
-        let values: PrimitiveArray<T> = groups.iter().map(|group| self.values[*group as usize]).collect();
+        let values = PrimitiveArray::<T>::new(
+            picked(&self.values, groups).into(),
+            nulls_where_not(picked(&self.seen, groups)),
+        );
         Ok(Arc::new(values))
     }
     fn state(&mut self, groups: &[Group]) -> Result<Vec<ArrayRef>> {
@@ -134,13 +161,18 @@ impl<T: ArrowPrimitiveType> GroupAccumulator for Extreme<T> {
     }
     fn restore(&mut self, groups: &[Group], state: &[ArrayRef]) -> Result<()> {
         let values = state[0].as_primitive::<T>();
+        self.clear(groups);
         for (row, group) in groups.iter().enumerate() {
-            self.values[*group as usize] = values.is_valid(row).then(|| values.value(row));
+            if values.is_valid(row) {
+                self.offer(*group as usize, values.value(row));
+            }
         }
         Ok(())
     }
-    fn clear(&mut self, group: Group) {
-        self.values[group as usize] = None;
+    fn clear(&mut self, groups: &[Group]) {
+        let none = Self::none(self.greatest);
+        for_each(&mut self.values, groups, |held| *held = none);
+        for_each(&mut self.seen, groups, |seen| *seen = false);
     }
     fn state_width(&self) -> usize {
         1
@@ -149,7 +181,7 @@ impl<T: ArrowPrimitiveType> GroupAccumulator for Extreme<T> {
         true
     }
     fn bytes(&self) -> usize {
-        self.values.capacity() * size_of::<Option<T::Native>>()
+        self.values.capacity() * (size_of::<T::Native>() + 1)
     }
     fn as_any(&self) -> &dyn Any {
         self
@@ -198,7 +230,7 @@ impl GroupAccumulator for ExtremeText {
     fn resize(&mut self, groups: usize) {
         self.values.resize(groups.max(self.values.len()), None);
     }
-    fn update(&mut self, groups: &[Group], rows: &[u32], args: &[ArrayRef]) -> Result<()> {
+    fn update(&mut self, groups: &[Group], rows: &Picked, args: &[ArrayRef]) -> Result<()> {
         let array = args[0].as_string::<i32>();
         for_each_valid(array, groups, rows, |group, row| self.offer(group, array.value(row)));
         Ok(())
@@ -247,8 +279,8 @@ impl GroupAccumulator for ExtremeText {
         }
         Ok(())
     }
-    fn clear(&mut self, group: Group) {
-        self.values[group as usize] = None;
+    fn clear(&mut self, groups: &[Group]) {
+        for_each(&mut self.values, groups, |held| *held = None);
     }
     fn state_width(&self) -> usize {
         1

@@ -20,7 +20,7 @@ use crate::functions::rate::Rate;
 use crate::functions::seen::{FIRST_SEEN, LAST_SEEN};
 
 /// Which accumulator an aggregate runs on; decided once when the query is created.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) enum AggregateKind {
     /// `count(x)` without DISTINCT.
     Count,

@@ -7,7 +7,7 @@ use super::cell::Cell;
 use crate::value::Value;
 
 /// Which of the four it is.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct SpreadCall {
     /// Of a sample, so divided by the count less one.
     is_sample: bool,

@@ -11,7 +11,9 @@ use datafusion::logical_expr::Accumulator;
 use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
 
 use super::{GroupAccumulator, same};
+use crate::grouped::for_each;
 use crate::keys::Group;
+use crate::picked::Picked;
 
 /// Aggregates whose state holds all that their answer depends on, whatever came first: panes of them may be merged.
 ///
@@ -55,6 +57,11 @@ fn is_same_in_any_order(expr: &AggregateFunctionExpr) -> bool {
 
 type Held = Option<Box<dyn Accumulator>>;
 
+/// Aggregates whose accumulators keep what they hold when their state is read, as DataFusion writes them.
+///
+/// Of all others a new accumulator takes over what was read, for reading may empty them.
+const READ_AND_KEPT: [&str; 1] = ["approx_distinct"];
+
 /// DataFusion's row accumulators, one a group.
 pub(super) struct RowAccumulators {
     expr: Arc<AggregateFunctionExpr>,
@@ -65,11 +72,16 @@ pub(super) struct RowAccumulators {
     args: usize,
     /// How many values a state really has.
     width: usize,
+    /// Bytes of an accumulator that holds nothing: of a sketch that is all it ever has.
+    row_bytes: usize,
+    is_read_and_kept: bool,
 }
 
 impl RowAccumulators {
     pub(super) fn new(expr: Arc<AggregateFunctionExpr>) -> Self {
-        let state = expr.create_accumulator().and_then(|mut empty| empty.state());
+        let empty = expr.create_accumulator();
+        let row_bytes = empty.as_ref().map_or(0, |empty| empty.size());
+        let state = empty.and_then(|mut empty| empty.state());
         let orders = if is_same_in_any_order(&expr) {
             0
         } else {
@@ -77,6 +89,8 @@ impl RowAccumulators {
         };
         Self {
             args: expr.expressions().len() + orders,
+            row_bytes,
+            is_read_and_kept: READ_AND_KEPT.contains(&expr.fun().name()),
             expr,
             groups: RefCell::new(Vec::new()),
             width: state.map_or(0, |state| state.len()),
@@ -100,8 +114,12 @@ impl RowAccumulators {
             Some(accumulator) => accumulator,
             None => self.expr.create_accumulator()?,
         };
-        // Taking the state may empty an accumulator, so a new one takes it over.
         let state = accumulator.state()?;
+        if self.is_read_and_kept {
+            *held = Some(accumulator);
+            return Ok(state);
+        }
+        // Taking the state may have emptied it, so a new one takes it over.
         let mut fresh = self.expr.create_accumulator()?;
         fresh.merge_batch(&to_arrays(&state)?)?;
         *held = Some(fresh);
@@ -120,8 +138,9 @@ impl GroupAccumulator for RowAccumulators {
             held.resize_with(groups, || None);
         }
     }
-    fn update(&mut self, groups: &[Group], rows: &[u32], args: &[ArrayRef]) -> Result<()> {
-        let mut order: Vec<u32> = rows.to_vec();
+    fn update(&mut self, groups: &[Group], rows: &Picked, args: &[ArrayRef]) -> Result<()> {
+        let mut order: Vec<u32> = Vec::new();
+        rows.for_each(|row| order.push(row as u32));
         order.sort_by_key(|row| groups[*row as usize]); // stable: the rows of a group stay in their order
         for run in order.chunk_by(|a, b| groups[*a as usize] == groups[*b as usize]) {
             let indices = UInt32Array::from_iter_values(run.iter().copied());
@@ -192,6 +211,9 @@ impl GroupAccumulator for RowAccumulators {
             })
             .collect()
     }
+    fn row_bytes(&self) -> usize {
+        self.row_bytes
+    }
     fn restore(&mut self, groups: &[Group], state: &[ArrayRef]) -> Result<()> {
         for (row, group) in groups.iter().enumerate() {
             let slices: Vec<ArrayRef> = state.iter().map(|column| column.slice(row, 1)).collect();
@@ -199,8 +221,8 @@ impl GroupAccumulator for RowAccumulators {
         }
         Ok(())
     }
-    fn clear(&mut self, group: Group) {
-        self.groups.get_mut()[group as usize] = None;
+    fn clear(&mut self, groups: &[Group]) {
+        for_each(self.groups.get_mut(), groups, |held| *held = None);
     }
     fn state_width(&self) -> usize {
         self.width

@@ -21,6 +21,7 @@ use crate::bounded;
 use crate::catalog::empty_table;
 use crate::computed::{Computed, columns, values};
 use crate::keys::Group;
+use crate::picked::Picked;
 use crate::planner::{Tables, session};
 use crate::streams::time_type;
 use crate::value::Value;
@@ -202,9 +203,8 @@ impl Call {
         let groups: Vec<Group> = (0..batch.num_rows()).map(group).collect();
         if !singly {
             let mask = self.filter.as_ref().map(|filter| filter.mask(batch)).transpose()?;
-            let rows: Vec<u32> = (0..batch.num_rows() as u32)
-                .filter(|row| mask.as_ref().is_none_or(|mask| mask.value(*row as usize)))
-                .collect();
+            let rows = Picked::first(batch.num_rows());
+            let rows = mask.map_or(rows.clone(), |mask| rows.filtered(&mask));
             return to.update(&groups, &rows, &columns(&self.args, batch)?);
         }
         for (row, group) in groups.iter().enumerate() {
@@ -351,7 +351,7 @@ fn in_parts(
 fn reused(call: &Call, batch: &RecordBatch, groups: &[Group]) -> Result<Answers> {
     let mut accumulator = call.create();
     call.add(accumulator.as_mut(), batch, false, |row| row as Group % GROUPS)?;
-    (0..GROUPS).for_each(|group| accumulator.clear(group));
+    accumulator.clear(&(0..GROUPS).collect::<Vec<_>>());
     call.add(accumulator.as_mut(), batch, true, |row| group_at(batch, row))?;
     assert!(accumulator.bytes() > 0);
     read(accumulator.as_mut(), groups)
@@ -386,7 +386,7 @@ fn absorbed(call: &Call, batch: &RecordBatch, groups: &[Group]) -> Result<Answer
     for group in 0..GROUPS {
         for from in [group + GROUPS, group + 2 * GROUPS] {
             accumulator.absorb(group, from)?;
-            accumulator.clear(from);
+            accumulator.clear(&[from]);
         }
     }
     read(accumulator.as_mut(), groups)

@@ -9,12 +9,14 @@ use crate::accumulator::kind::AggregateKind;
 use crate::computed::{Computed, columns, values};
 use crate::flow::Flow;
 use crate::keys::Group;
+use crate::picked::Picked;
 use crate::row::Row;
 use crate::statement::Emit;
 use crate::value::Value;
 use crate::window::{Assigner, WindowSpec};
 
 /// One aggregate of the SELECT list.
+#[derive(Clone)]
 pub(crate) struct AggregateCall {
     pub(crate) kind: AggregateKind,
     pub(crate) args: Vec<Computed>,
@@ -24,6 +26,27 @@ pub(crate) struct AggregateCall {
 }
 
 impl AggregateCall {
+    /// Whether another call gives the same for the same rows, whatever it is named.
+    pub(crate) fn is_like(&self, other: &Self) -> bool {
+        self.kind == other.kind
+            && self.args == other.args
+            && self.arg_types == other.arg_types
+            && self.filter == other.filter
+    }
+
+    /// Whether some row could make it fail, as far as is known.
+    pub(crate) fn can_fail(&self) -> bool {
+        let is_decimal = |data_type: &DataType| {
+            matches!(
+                data_type,
+                DataType::Decimal32(..) | DataType::Decimal64(..) | DataType::Decimal128(..) | DataType::Decimal256(..)
+            )
+        };
+        let mut computed = self.args.iter().chain(&self.filter);
+        // DataFusion's own may overflow where they add up decimals.
+        computed.any(Computed::can_fail) || self.arg_types.iter().any(is_decimal)
+    }
+
     /// Whether panes of windows on `time` may be merged to a window.
     pub(super) fn is_mergeable(&self, time: &Computed) -> bool {
         // Rows of the same time lie in the same pane, where they are told apart by arrival.
@@ -45,6 +68,7 @@ pub(crate) enum GroupColumn {
 }
 
 /// The windows of a query.
+#[derive(Clone, PartialEq)]
 pub(crate) struct WindowPlan {
     pub(crate) time: Computed,
     /// Which site's hours count, for windows that follow them.
@@ -54,6 +78,7 @@ pub(crate) struct WindowPlan {
 }
 
 /// All that is fixed when the query is created.
+#[derive(Clone)]
 pub(crate) struct AggregatePlan {
     pub(crate) window: Option<WindowPlan>,
     pub(crate) filters: Vec<Computed>,
@@ -76,6 +101,29 @@ pub(crate) type Arguments = Vec<Option<Vec<Value>>>;
 pub(crate) struct Calls(Vec<(Vec<ArrayRef>, Option<BooleanArray>)>);
 
 impl AggregatePlan {
+    /// Whether rows tell if they are final: windows are said once more then.
+    pub(crate) fn tells_final(&self) -> bool {
+        let tells = |column: &GroupColumn| matches!(column, GroupColumn::Final | GroupColumn::Amended);
+        self.columns.iter().any(tells)
+    }
+
+    /// The numbers of all aggregates.
+    pub(crate) fn all_calls(&self) -> Vec<usize> {
+        (0..self.aggregates.len()).collect()
+    }
+
+    /// The numbers of all keys.
+    pub(crate) fn all_keys(&self) -> Vec<usize> {
+        (0..self.keys.len()).collect()
+    }
+
+    /// Some of the keys and aggregates in words.
+    pub(crate) fn describe(&self, keys: &[usize], calls: &[usize]) -> String {
+        let keys: Vec<String> = keys.iter().map(|key| self.keys[*key].to_string()).collect();
+        let calls: Vec<&str> = calls.iter().map(|call| self.aggregates[*call].name.as_str()).collect();
+        format!("by [{}]; {}", keys.join(", "), calls.join(", "))
+    }
+
     /// Whether the WHERE lets a row through.
     pub(crate) fn lets_through(&self, row: &Row) -> Result<bool> {
         for predicate in &self.filters {
@@ -145,15 +193,12 @@ impl Calls {
         &self,
         accumulators: &mut [Box<dyn GroupAccumulator>],
         groups: &[Group],
-        rows: &[u32],
+        rows: &Picked,
     ) -> Result<()> {
         for (accumulator, (args, mask)) in accumulators.iter_mut().zip(&self.0) {
             match mask {
                 None => accumulator.update(groups, rows, args)?,
-                Some(mask) => {
-                    let kept: Vec<u32> = rows.iter().copied().filter(|row| mask.value(*row as usize)).collect();
-                    accumulator.update(groups, &kept, args)?;
-                }
+                Some(mask) => accumulator.update(groups, &rows.filtered(mask), args)?,
             }
         }
         Ok(())

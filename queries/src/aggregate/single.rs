@@ -4,10 +4,10 @@ use datafusion::common::Result;
 
 use super::plan::Arguments;
 use super::running::is_over;
-use super::{Aggregate, WINDOWS_WERE_FINAL};
+use super::{Aggregate, Noted, WINDOWS_WERE_FINAL};
 use crate::aggregate::GroupColumn;
 use crate::computed::values;
-use crate::keys::Group;
+use crate::keys::{Group, KeyStore};
 use crate::operator::{Context, LateRow};
 use crate::row::{Row, Rows};
 use crate::statement::Emit;
@@ -31,7 +31,8 @@ impl Aggregate {
                 site = of_row.value(&row.values)?;
             }
         }
-        let key: Vec<Value> = values(&self.plan.keys, &row.values)?;
+        let mut key: Vec<Value> = values(&self.plan.keys, &row.values)?;
+        KeyStore::as_kept(&mut key);
         let arguments = self.plan.arguments(row)?;
         let group = self.keys.intern_one(&key)?;
         if let (Some(ttl_us), Some(touched)) = (self.plan.ttl_us, self.touched(group))
@@ -41,11 +42,12 @@ impl Aggregate {
         }
         let mut spans = std::mem::take(&mut self.spans);
         let is_in_window = self.spans_of(time, site.text(), row.watermark, &mut spans);
-        let late_for_some = self
-            .panes
-            .filter(|hop| !spans.is_empty() && self.is_late_for_some(*hop, time, row.watermark));
-        if let Some(hop) = late_for_some {
-            self.say_what_is_final(hop, row.watermark, out)?;
+        if let (Some(hop), Some(pane)) = (self.panes, spans.first().copied())
+            && let Some(turn) = self.waits_for(hop, pane, group, row.watermark)
+        {
+            spans.clear();
+            self.spans = spans;
+            return self.hold_row((turn, pane), group, row, &arguments);
         }
         for span in &spans {
             self.add_row(*span, group, row, &arguments)?;
@@ -63,10 +65,7 @@ impl Aggregate {
         }
         let said = match self.plan.emit {
             Emit::Every(_) => Ok(()),
-            Emit::Close => match late_for_some {
-                Some(hop) => self.amend_panes(hop, row.watermark, row.watermark, out),
-                None => self.say_changes(row.watermark, out),
-            },
+            Emit::Close => self.say_all_changes(row.watermark, out),
             Emit::Update => {
                 for span in &spans {
                     self.say_row(*span, group, &key, row, out)?;
@@ -82,17 +81,21 @@ impl Aggregate {
         let watermark = self.watermark.max(row.watermark);
         // What a query says of its own accord at each change is said right after this.
         self.unslide(span);
-        let notes_change = self.plan.emit != Emit::Update && self.notes_changes(span);
-        if notes_change {
+        let noted = match self.plan.emit {
+            Emit::Update => Noted::None,
+            _ => self.noted_changes(span),
+        };
+        if noted != Noted::None {
             self.changed.insert(span);
         }
         let (plan, keys, slot) = self.slot(span);
         if slot.enter(group) {
             keys.hold(group);
         }
-        if notes_change {
+        if noted.holds(slot, group) {
             slot.note_change(group);
         }
+        slot.note(group);
         if plan.keeps_causes {
             slot.causes[group as usize] = row.cause.clone();
         }
@@ -104,7 +107,7 @@ impl Aggregate {
 
     /// Says the group that a row has just changed.
     fn say_row(&mut self, span: Span, group: Group, key: &[Value], row: &Row, out: &mut Vec<Rows>) -> Result<()> {
-        let watermark = self.watermark.max(row.watermark);
+        let watermark = self.told_at(row.watermark, span);
         let (plan, _, slot) = self.slot(span);
         let mut said = Vec::with_capacity(plan.schema.fields().len());
         said.extend(plan.columns.iter().map(|column| match column {

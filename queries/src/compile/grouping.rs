@@ -303,7 +303,7 @@ impl Compiler<'_> {
         )?;
         let place = self.at(lowered.aggregate.fun().name());
         let kind = AggregateKind::of(&lowered.aggregate, &types)
-            .map_err(|error| from_datafusion(&error, place, &self.statement.select))?;
+            .map_err(|error| from_datafusion(&error, place, &self.text))?;
         Ok(AggregateCall {
             kind,
             args,

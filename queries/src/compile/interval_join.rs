@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use datafusion::common::NullEquality;
 use datafusion::logical_expr::utils::conjunction;
-use datafusion::logical_expr::{Expr, ExprSchemable, Join, JoinType, LogicalPlan};
+use datafusion::logical_expr::{Expr, Join, JoinType, LogicalPlan};
 
 use super::{Compiler, amending_source};
 use crate::error::{Position, QueryError, find_word};
 use crate::interval_join::{IntervalJoin, IntervalJoinPlan, SidePlan};
 use crate::key_bytes::KeyBytes;
+use crate::match_recognize::MatchNode;
 use crate::time_bound::{TimeBound, shown_us};
 
 /// Bounds are at most this far from zero: it keeps arithmetic on times in range.
@@ -24,7 +25,7 @@ impl Compiler<'_> {
                 column: place.column + 1,
                 ..place
             };
-            match find_word(&self.statement.select, "JOIN", behind) {
+            match find_word(&self.text, "JOIN", behind) {
                 Some(next) => place = next,
                 None => break,
             }
@@ -83,6 +84,12 @@ impl Compiler<'_> {
         let grouped = (self.windowed, self.running);
         (self.windowed, self.running) = (false, false);
         let children = [self.node(&join.left)?, self.node(&join.right)?];
+        if holds_pattern(&join.left) || holds_pattern(&join.right) {
+            return Err(self.at("MATCH_RECOGNIZE").mistake(
+                "one side of the join is a MATCH_RECOGNIZE, which waits by rules of its own",
+                "create it as a query, and join with that query by its name",
+            ));
+        }
         if self.windowed || self.running {
             return Err(self.at_join(join).mistake(
                 "one side of the join is a GROUP BY of its own",
@@ -94,8 +101,9 @@ impl Compiler<'_> {
         let mut types = [Vec::new(), Vec::new()];
         for (left, right) in &join.on {
             for (side, (expr, input)) in [(left, &join.left), (right, &join.right)].into_iter().enumerate() {
-                types[side].push(self.wrap(expr.get_type(input.schema()))?);
-                keys[side].push(self.physical(expr, input.schema())?);
+                let (key, data_type) = self.join_key(expr, input.schema())?;
+                types[side].push(data_type);
+                keys[side].push(key);
             }
         }
         let [left_keys, right_keys] = keys;
@@ -130,6 +138,11 @@ impl Compiler<'_> {
         self.has_state = true;
         Ok(self.pipeline.add(Box::new(IntervalJoin::new(plan)), &children))
     }
+}
+
+/// Whether there is a pattern in a plan.
+fn holds_pattern(plan: &LogicalPlan) -> bool {
+    MatchNode::of(plan).is_some() || plan.inputs().into_iter().any(holds_pattern)
 }
 
 /// The name of a side's first time column, as one would write it, or of one that is likely.

@@ -102,6 +102,7 @@ fn batch_of(events: &[Event], first: usize) -> RecordBatch {
         text(&|index| format!("d{}", events[index].2)),
         numbers(|event| event.2),
         numbers(|event| event.3),
+        Arc::new(Int64Array::new_null(events.len())),
     ];
     RecordBatch::try_new(stream_schema("gate").expect("a stream"), columns).expect("the columns of the stream")
 }

@@ -1,63 +1,55 @@
 //! What a join of two streams remembers over a restart, as Arrow data.
 
+use std::ops::Bound;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, StringArray};
-use arrow::datatypes::{Field, Int64Type, Schema};
+use arrow::datatypes::Int64Type;
 use datafusion::common::{Result, internal_datafusion_err};
 
-use super::{IntervalJoin, Kept, Place, Side};
-use crate::operator::batch_of;
+use super::{IntervalJoin, Kept, KeptAt, Place, Side};
+use crate::capture::named_batch;
+use crate::capture::noting::{Id, KeepsRows, Mark, Noting, Rows};
 use crate::value::{Value, column_of};
 
 impl IntervalJoin {
-    /// The rows of both sides, first the left one's, each in the order of time; a row has nulls in the other's columns.
+    /// The rows of both sides, first the left one's, each in the order of time.
     pub(super) fn keep(&self) -> Result<RecordBatch> {
-        let rows: Vec<(usize, &Kept)> = (0..2).flat_map(|side| self.sides[side].in_order(side)).collect();
+        let rows: Vec<Line<'_>> = (0..2).flat_map(|side| self.sides[side].in_order(side)).collect();
+        named_batch(self.columns(&rows)?, rows.len())
+    }
+
+    /// Rows as columns; a row has nulls in those of the other side.
+    fn columns(&self, rows: &[Line<'_>]) -> Result<Vec<(String, ArrayRef)>> {
+        let names = rows.iter().map(|line| NAMES[line.side]);
+        let numbers = rows.iter().map(|line| Id::of_row(line.place.1).number);
+        let watermarks = rows.iter().map(|line| line.row.watermark);
+        let causes = rows.iter().map(|line| line.row.cause.as_deref());
+        let matched = rows.iter().map(|line| Some(line.row.is_matched));
         let mut columns: Vec<(String, ArrayRef)> = vec![
-            (
-                "side".into(),
-                Arc::new(StringArray::from_iter_values(rows.iter().map(|(side, _)| NAMES[*side]))),
-            ),
-            (
-                "watermark".into(),
-                Arc::new(rows.iter().map(|(_, row)| row.watermark).collect::<Int64Array>()),
-            ),
-            (
-                "cause".into(),
-                Arc::new(
-                    rows.iter()
-                        .map(|(_, row)| row.cause.as_deref())
-                        .collect::<StringArray>(),
-                ),
-            ),
-            (
-                "is_matched".into(),
-                Arc::new(
-                    rows.iter()
-                        .map(|(_, row)| Some(row.is_matched))
-                        .collect::<BooleanArray>(),
-                ),
-            ),
+            ("side".into(), Arc::new(StringArray::from_iter_values(names))),
+            ("number".into(), Arc::new(Int64Array::from_iter_values(numbers))),
+            ("watermark".into(), Arc::new(Int64Array::from_iter_values(watermarks))),
+            ("cause".into(), Arc::new(causes.collect::<StringArray>())),
+            ("is_matched".into(), Arc::new(matched.collect::<BooleanArray>())),
         ];
         for (side, plan) in self.plan.sides.iter().enumerate() {
             for (index, field) in plan.schema.fields().iter().enumerate() {
-                let cells = rows
-                    .iter()
-                    .map(|(of, row)| if *of == side { &row.values[index] } else { &Value::Null });
+                let cells = rows.iter().map(|line| match line.side == side {
+                    true => &line.row.values[index],
+                    false => &Value::Null,
+                });
                 columns.push((name(side, index), column_of(field.data_type(), cells)?));
             }
         }
-        let fields: Vec<Field> = columns
-            .iter()
-            .map(|(name, column)| Field::new(name, column.data_type().clone(), true))
-            .collect();
-        let columns = columns.into_iter().map(|(_, column)| column).collect();
-        batch_of(&Arc::new(Schema::new(fields)), columns, rows.len())
+        Ok(columns)
     }
 
     /// Takes back what `keep` gave.
     pub(super) fn take_back(&mut self, snapshot: &RecordBatch) -> Result<()> {
+        if snapshot.num_rows() == 0 {
+            return Ok(());
+        }
         let column = |name: &str| {
             snapshot
                 .column_by_name(name)
@@ -67,7 +59,11 @@ impl IntervalJoin {
         let watermarks = column("watermark")?.as_primitive::<Int64Type>();
         let causes = column("cause")?.as_string::<i32>();
         let matched = column("is_matched")?.as_boolean();
-        for row in 0..snapshot.num_rows() {
+        let numbers = column("number")?.as_primitive::<Int64Type>();
+        // In the order in which they came, which rows of one time keep.
+        let mut order: Vec<usize> = (0..snapshot.num_rows()).collect();
+        order.sort_by_key(|row| numbers.value(*row));
+        for row in order {
             let side = usize::from(sides.value(row) != NAMES[0]);
             let plan = &self.plan.sides[side];
             let values: Arc<[Value]> = (0..plan.schema.fields().len())
@@ -82,10 +78,11 @@ impl IntervalJoin {
                 watermark: watermarks.value(row),
                 cause: causes.is_valid(row).then(|| causes.value(row).into()),
                 is_matched: matched.value(row),
+                mark: Mark::New,
             };
             let place = (time, self.next_number);
             self.next_number += 1;
-            self.sides[side].insert(&key.bytes, place, kept);
+            self.sides[side].insert(key.hashed, place, kept);
         }
         Ok(())
     }
@@ -97,9 +94,59 @@ fn name(side: usize, column: usize) -> String {
     format!("{}{column}", NAMES[side])
 }
 
+/// A kept row, and where it is.
+#[derive(Clone, Copy)]
+struct Line<'a> {
+    side: usize,
+    place: Place,
+    row: &'a Kept,
+}
+
 impl Side {
-    fn in_order(&self, side: usize) -> impl Iterator<Item = (usize, &Kept)> {
-        let row = |(place, key): (&Place, &Arc<[u8]>)| self.rows.get(key).and_then(|rows| rows.get(place));
-        self.order.iter().filter_map(row).map(move |row| (side, row))
+    fn in_order(&self, side: usize) -> impl Iterator<Item = Line<'_>> {
+        self.order.keys().filter_map(move |place| self.line(side, *place))
+    }
+
+    fn line(&self, side: usize, place: Place) -> Option<Line<'_>> {
+        let row = self.rows.get(&(self.order.get(&place)?.clone(), place))?;
+        Some(Line { side, place, row })
+    }
+}
+
+impl KeepsRows for IntervalJoin {
+    type Place = KeptAt;
+
+    fn noting(&mut self) -> &mut Option<Noting<KeptAt>> {
+        &mut self.noting
+    }
+
+    fn behind(&self, last: Option<&KeptAt>, most: usize) -> Vec<KeptAt> {
+        let (from, place) = last.map_or((0, None), |(side, place)| (*side, Some(*place)));
+        let of_side = |side: usize| {
+            let begin = match place.filter(|_| side == from) {
+                Some(place) => Bound::Excluded(place),
+                None => Bound::Unbounded,
+            };
+            let places = self.sides[side].order.range((begin, Bound::Unbounded));
+            places.map(move |(place, _)| (side, *place))
+        };
+        (from..2).flat_map(of_side).take(most).collect()
+    }
+
+    fn mark(&mut self, (side, place): &KeptAt) -> Option<&mut Mark> {
+        let side = &mut self.sides[*side];
+        let row = side.rows.get_mut(&(side.order.get(place)?.clone(), *place))?;
+        Some(&mut row.mark)
+    }
+
+    fn rows_at(&self, places: &[KeptAt]) -> Result<Rows> {
+        let line = |(side, place): &KeptAt| self.sides[*side].line(*side, *place);
+        let rows: Vec<Line<'_>> = places.iter().filter_map(line).collect();
+        let ids = rows.iter().map(|line| Id::of_row(line.place.1)).collect();
+        Ok((ids, self.columns(&rows)?))
+    }
+
+    fn rows_kept(&self) -> usize {
+        self.sides.iter().map(|side| side.order.len()).sum()
     }
 }

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::PARTNERS_WERE_FINAL;
-use crate::feeding::{Event, SECOND, check, event, events, feed, mistake};
+use crate::feeding::{Event, Moving, SECOND, check, event, events, feed, mistake};
 
 const SQL: &str = "
 CREATE QUERY inner_join WITH (lateness = '1 second') AS
@@ -85,7 +85,10 @@ fn one_join(kind: &str) -> String {
 
 /// What the query `q` says of events fed one by one.
 fn said(sql: &str, events: &[Event]) -> Vec<String> {
-    feed(sql, events, &[1], false).rows.remove("q").unwrap_or_default()
+    feed(sql, events, &[1], Moving::AtOnce)
+        .rows
+        .remove("q")
+        .unwrap_or_default()
 }
 
 #[test]
@@ -105,7 +108,7 @@ fn the_last_partner_that_is_not_late_is_still_found() {
         event("click", 110, 110),
         event("click", 109, 110),
     ];
-    let said = feed(&one_join("LEFT JOIN"), &events, &[1], false);
+    let said = feed(&one_join("LEFT JOIN"), &events, &[1], Moving::AtOnce);
     assert_eq!(said.rows["q"], [r#"{"a":"e0","b":"e1"}"#]);
     let late = format!(r#"{{"event_id":"e2","watermark":"1970-01-01T00:01:50Z","reason":"{PARTNERS_WERE_FINAL}"}}"#);
     assert_eq!(said.rows["too_late"], [late]);
@@ -135,7 +138,7 @@ fn a_row_meets_itself_once() {
 #[test]
 fn a_pair_is_caused_by_the_row_that_came_later() {
     let events = [event("click", 105, 90), event("rfid", 100, 100)];
-    let said = feed(&one_join("JOIN"), &events, &[2], false);
+    let said = feed(&one_join("JOIN"), &events, &[2], Moving::AtOnce);
     assert_eq!(said.traced["q"], [r#"{"a":"e1","b":"e0"} at 100000000 by Some("e1")"#]);
 }
 
@@ -175,6 +178,13 @@ fn a_join_that_would_wait_for_ever_is_refused_with_its_place() {
         (
             "JOIN (SELECT zone, max(event_time) AS newest FROM click GROUP BY zone) b ON b.newest = a.event_time",
             "2:21: one side of the join is a GROUP BY of its own".to_owned(),
+        ),
+        (
+            "JOIN (SELECT * FROM click MATCH_RECOGNIZE (PARTITION BY zone ORDER BY event_time MEASURES LAST(y.event_time) \
+             AS newest PATTERN (x y) DEFINE y AS y.page > x.page)) b ON b.newest = a.event_time",
+            "2:47: one side of the join is a MATCH_RECOGNIZE, which waits by rules of its own, create it as a query, and \
+             join with that query by its name"
+                .to_owned(),
         ),
     ];
     let counts = "CREATE QUERY counts AS SELECT zone, max(event_time) AS newest FROM rfid GROUP BY zone;";

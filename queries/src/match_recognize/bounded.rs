@@ -7,9 +7,9 @@ use datafusion::common::Result;
 use super::MatchNode;
 use super::operator::MatchRecognize;
 use super::prepared::Prepared;
-use crate::catalog::References;
 use crate::flow::Flow;
 use crate::operator::{Context, Operator};
+use crate::references::References;
 use crate::row::Rows;
 
 /// The rows that `node` gives for all rows of its input.
@@ -25,7 +25,7 @@ pub(crate) fn matches(node: &MatchNode, input: RecordBatch) -> Result<RecordBatc
     };
     let rows = Rows::Many(Flow::at_watermark(input, i64::MIN));
     operator.push(rows, &mut context, &mut out)?;
-    operator.advance(i64::MAX / 4, &mut context, &mut out)?;
+    let _ = operator.advance(i64::MAX / 4, usize::MAX, &mut context, &mut out)?;
     let flows: Vec<Flow> = out.into_iter().map(Rows::into_flow).collect();
     Ok(concat_batches(&schema, flows.iter().map(|flow| &flow.batch))?)
 }

@@ -15,9 +15,9 @@ use datafusion::sql::sqlparser::tokenizer::Span;
 
 use super::operand::{Aggregate, End, Operand};
 use super::scope::{Scope, prepared};
-use super::written::mistake;
 use crate::error::nearest;
 use crate::row_pattern::Variable;
+use crate::tokens::mistake;
 use crate::value::is_plain;
 
 /// PREV, FIRST and LAST count at most so far: as many rows are kept for them.

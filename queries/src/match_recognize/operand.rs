@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
+use crate::capture::noting::Mark;
 use crate::computed::ordering;
 use crate::row_pattern::Variable;
 use crate::row_pattern::attempt::Match;
@@ -73,6 +74,8 @@ pub(super) struct PatternRow {
     pub(super) cause: Option<Arc<str>>,
     /// For each variable whether the row can be it, where only the row decides and it was asked.
     pub(super) known: Vec<Option<bool>>,
+    /// What captures know of it.
+    pub(super) mark: Mark,
 }
 
 /// The rows of a partition that are still needed, numbered in their order.
@@ -120,11 +123,21 @@ impl KeptRows {
         (self.first..).zip(&self.rows)
     }
 
-    /// Forgets the rows before `number`.
-    pub(super) fn forget_before(&mut self, number: u64) {
-        while self.first < number && self.rows.pop_front().is_some() {
+    /// The numbers of those that are there from this one on.
+    pub(super) fn numbers(&self, from: u64) -> impl Iterator<Item = u64> + use<> {
+        from.max(self.first)..self.next()
+    }
+
+    /// Forgets the rows before `number`; gives the number and the mark of each.
+    pub(super) fn forget_before(&mut self, number: u64) -> Vec<(u64, Mark)> {
+        let mut forgotten = Vec::new();
+        while self.first < number
+            && let Some(row) = self.rows.pop_front()
+        {
+            forgotten.push((self.first, row.mark));
             self.first += 1;
         }
+        forgotten
     }
 
     /// An argument of the row `back` rows before the row `number`; NULL where there is none, and where it lies further

@@ -4,22 +4,24 @@
 //! it, and what expires between two rows expires between them. So a match, its place among the others and the
 //! watermark it is said at depend on the rows alone.
 
-use std::cmp::{Ordering, Reverse};
-use std::collections::{BTreeSet, BinaryHeap};
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::row::{RowConverter, SortField};
 use datafusion::common::Result;
-use rustc_hash::FxHashMap;
 
+use super::kept::Place;
 use super::operand::Memory;
 use super::operand::PatternRow;
 use super::partition::Partition;
 use super::prepared::Prepared;
+use crate::capture::CapturedOperator;
+use crate::capture::noting::{Id, KeepsRows, Mark, Noting};
 use crate::computed::ordering;
 use crate::computed::values;
-use crate::operator::{Context, Footprint, LateRow, Operator};
+use crate::operator::{Context, Footprint, LateRow, Operator, Progress};
 use crate::row::{Row, Rows};
 use crate::row_pattern::attempt::Match;
 use crate::row_pattern::search::Found;
@@ -34,14 +36,17 @@ const END: i64 = i64::MAX / 8;
 
 /// A row that waits for the watermark to pass it.
 #[derive(Debug, Clone)]
-pub(super) struct Waiting {
+pub(crate) struct Waiting {
     pub(super) time: i64,
     pub(super) values: Arc<[Value]>,
     pub(super) cause: Option<Arc<str>>,
+    /// No other row that waits has it.
+    pub(super) number: u64,
 }
 
 impl Ord for Waiting {
-    /// By time; rows of one time by their columns from left to right, so that the order in which they came is nothing.
+    /// By time; rows of one time by their columns from left to right, so that the order in which they came is nothing but
+    /// to those that are alike.
     fn cmp(&self, other: &Self) -> Ordering {
         let columns = || {
             let mut pairs = self.values.iter().zip(other.values.iter());
@@ -51,6 +56,7 @@ impl Ord for Waiting {
             .cmp(&other.time)
             .then_with(|| columns().unwrap_or(Ordering::Equal))
             .then_with(|| self.cause.cmp(&other.cause))
+            .then_with(|| self.number.cmp(&other.number))
     }
 }
 impl PartialOrd for Waiting {
@@ -102,11 +108,18 @@ pub(super) fn key_of(values: &[Value]) -> Arc<[u8]> {
 /// The operator.
 pub(crate) struct MatchRecognize {
     pub(super) prepared: Prepared,
-    pub(super) waiting: BinaryHeap<Reverse<Waiting>>,
-    pub(super) partitions: FxHashMap<Arc<[u8]>, Partition>,
+    /// Rows that wait, and what captures know of them.
+    pub(super) waiting: BTreeMap<Waiting, Mark>,
+    pub(super) partitions: BTreeMap<Arc<[u8]>, Partition>,
     /// Partitions by the time at which something happens in them that no row brings.
     due: BTreeSet<(i64, Arc<[u8]>)>,
     pub(super) watermark: i64,
+    /// Numbers rows that wait, and partitions.
+    pub(super) next_number: u64,
+    /// How many rows all partitions have.
+    pub(super) settled: usize,
+    /// What has changed since the last capture.
+    pub(super) noting: Option<Noting<Place>>,
 }
 
 /// Where matches go, and the watermark they are said at.
@@ -121,10 +134,13 @@ impl MatchRecognize {
     pub(crate) fn new(prepared: Prepared) -> Self {
         Self {
             prepared,
-            waiting: BinaryHeap::new(),
-            partitions: FxHashMap::default(),
+            waiting: BTreeMap::new(),
+            partitions: BTreeMap::new(),
             due: BTreeSet::new(),
             watermark: i64::MIN,
+            next_number: 0,
+            settled: 0,
+            noting: None,
         }
     }
 
@@ -143,13 +159,23 @@ impl MatchRecognize {
             });
             return Ok(());
         }
-        self.waiting.push(Reverse(Waiting {
+        let waiting = Waiting {
             time,
             // A cell of a large batch must not keep the batch.
             values: row.values.iter().cloned().map(Value::alone).collect::<Result<_>>()?,
             cause: row.cause,
-        }));
+            number: self.number(),
+        };
+        if let Some(noting) = &mut self.noting {
+            noting.note_new(Place::Waits(waiting.clone()));
+        }
+        self.waiting.insert(waiting, Mark::New);
         Ok(())
+    }
+
+    pub(super) fn number(&mut self) -> u64 {
+        self.next_number += 1;
+        self.next_number - 1
     }
 
     /// The row as its partition keeps it, and the values of PARTITION BY.
@@ -162,6 +188,7 @@ impl MatchRecognize {
             arguments,
             cause: row.cause,
             known: vec![None; self.prepared.variables.len()],
+            mark: Mark::New,
         };
         Ok((read, of_partition))
     }
@@ -179,8 +206,19 @@ impl MatchRecognize {
         let key = key_of(&of_partition);
         let mut partition = match self.partitions.remove(&key) {
             Some(partition) => partition,
-            None => Partition::new(&self.prepared, of_partition),
+            None => {
+                let id = self.number();
+                let partition = Partition::new(&self.prepared, of_partition, id);
+                if let Some(noting) = &mut self.noting {
+                    noting.note_new(Place::Partition(Arc::clone(&key)));
+                }
+                partition
+            }
         };
+        if let Some(noting) = &mut self.noting {
+            noting.note_new(Place::Row(Arc::clone(&key), partition.rows.next()));
+        }
+        self.settled += 1;
         let mut found = Vec::new();
         partition.push(&self.prepared, row, &mut found)?;
         let watermark = self.known_at(time);
@@ -224,8 +262,22 @@ impl MatchRecognize {
 
     /// Keeps a partition that is still needed when time has passed `time`.
     pub(super) fn put_back(&mut self, key: Arc<[u8]>, mut partition: Partition, time: i64) {
-        partition.tidy(&self.prepared);
+        let mut forgotten = partition.tidy(&self.prepared);
         let is_forgotten = partition.is_forgotten(&self.prepared, time);
+        if is_forgotten {
+            forgotten.extend(partition.rows.iter().map(|(number, row)| (number, row.mark)));
+        }
+        self.settled -= forgotten.len();
+        if let Some(noting) = &mut self.noting {
+            if is_forgotten {
+                noting.note_gone(partition.mark, partition.kept_id());
+            } else {
+                noting.note(&mut partition.mark, Place::Partition(Arc::clone(&key)));
+            }
+            for (number, mark) in forgotten {
+                noting.note_gone(mark, partition.row_id(number));
+            }
+        }
         let due = if is_forgotten {
             None
         } else {
@@ -247,9 +299,11 @@ impl MatchRecognize {
 
     /// There is no further row.
     fn end(&mut self, context: &mut Context<'_>, out: &mut Vec<Rows>) -> Result<()> {
-        let mut partitions: Vec<_> = std::mem::take(&mut self.partitions).into_iter().collect();
-        partitions.sort_by(|(left, _), (right, _)| left.cmp(right));
+        let partitions = std::mem::take(&mut self.partitions);
         self.due.clear();
+        self.settled = 0;
+        // Nothing is left of what was captured.
+        self.noting = None;
         let watermark = self.watermark;
         for (_, mut partition) in partitions {
             let mut found = Vec::new();
@@ -315,22 +369,36 @@ impl Operator for MatchRecognize {
         }
     }
 
-    fn advance(&mut self, watermark: i64, context: &mut Context<'_>, out: &mut Vec<Rows>) -> Result<()> {
-        if watermark <= self.watermark {
-            return Ok(());
+    fn advance(
+        &mut self,
+        watermark: i64,
+        part: usize,
+        context: &mut Context<'_>,
+        out: &mut Vec<Rows>,
+    ) -> Result<Progress> {
+        if watermark < self.watermark {
+            return Ok(Progress::Done);
         }
         self.watermark = watermark;
         // Rows before this have all come: a later one would be late.
         let settled = watermark.saturating_sub(self.prepared.lateness_us);
-        loop {
-            let row = self.waiting.peek().map(|Reverse(row)| row.time);
+        for done in 0.. {
+            if done == part {
+                return Ok(Progress::Left);
+            }
+            let row = self.waiting.first_key_value().map(|(row, _)| row.time);
             let row = row.filter(|time| *time < settled);
             let due = self.due.first().map(|(time, _)| *time);
             let due = due.filter(|time| *time < settled);
             match (row, due) {
                 (row, Some(due)) if row.is_none_or(|row| due < row) => self.expire(context, out)?,
-                (Some(_), _) => match self.waiting.pop() {
-                    Some(Reverse(row)) => self.settle(row, context, out)?,
+                (Some(_), _) => match self.waiting.pop_first() {
+                    Some((row, mark)) => {
+                        if let Some(noting) = &mut self.noting {
+                            noting.note_gone(mark, Id::of_row(row.number));
+                        }
+                        self.settle(row, context, out)?;
+                    }
                     None => break,
                 },
                 _ => break,
@@ -339,7 +407,7 @@ impl Operator for MatchRecognize {
         if watermark >= END {
             self.end(context, out)?;
         }
-        Ok(())
+        Ok(Progress::Done)
     }
 
     fn lag_us(&self) -> i64 {
@@ -347,13 +415,25 @@ impl Operator for MatchRecognize {
     }
 
     fn next_due(&self) -> i64 {
-        let row = self.waiting.peek().map(|Reverse(row)| row.time);
+        let row = self.waiting.first_key_value().map(|(row, _)| row.time);
         let due = self.due.first().map(|(time, _)| *time);
         match row.into_iter().chain(due).min() {
             Some(time) => time.saturating_add(self.prepared.lateness_us).saturating_add(1),
             None if self.partitions.is_empty() => i64::MAX,
             None => END,
         }
+    }
+
+    fn gather(&mut self, room: &mut usize) -> Result<()> {
+        self.gather_rows(room)
+    }
+
+    fn capture(&mut self) -> Result<Option<CapturedOperator>> {
+        self.capture_rows().map(Some)
+    }
+
+    fn capture_anew(&mut self) {
+        self.noting = None;
     }
 
     fn snapshot(&mut self) -> Result<Option<RecordBatch>> {

@@ -6,9 +6,11 @@ use datafusion::common::{DataFusionError, Result, exec_datafusion_err};
 
 use super::operand::{KeptRows, Memory, Operand, PatternRow};
 use super::prepared::{Input, Prepared};
+use crate::capture::noting::Mark;
 use crate::row_pattern::Variable;
 use crate::row_pattern::attempt::{Failure, Judge, MAX_WAYS, Match};
 use crate::row_pattern::search::{Found, Search};
+use crate::rows::{json_of, time_to_text};
 use crate::value::Value;
 
 /// A partial match that spans more rows than this is given up: it would keep them all.
@@ -27,11 +29,15 @@ pub(super) struct Partition {
     pub(super) matches: i64,
     /// The time under which it stands among those that are due.
     pub(super) due: Option<i64>,
+    /// No other has it, not even one of the same values that was before.
+    pub(super) id: u64,
+    /// What captures know of how far it is.
+    pub(super) mark: Mark,
 }
 
 impl Partition {
     /// No row yet.
-    pub(super) fn new(prepared: &Prepared, values: Vec<Value>) -> Self {
+    pub(super) fn new(prepared: &Prepared, values: Vec<Value>, id: u64) -> Self {
         Self {
             values,
             rows: KeptRows::default(),
@@ -39,11 +45,14 @@ impl Partition {
             search: Search::new(prepared.skip, prepared.numbers_matches, MAX_WAYS_OF_ALL),
             matches: 0,
             due: None,
+            id,
+            mark: Mark::New,
         }
     }
 
     /// Takes the next row.
     pub(super) fn push(&mut self, prepared: &Prepared, row: PatternRow, found: &mut Vec<Found>) -> Result<()> {
+        let time = row.time;
         let number = self.rows.push(row);
         let mut judge = Judging {
             prepared,
@@ -53,10 +62,18 @@ impl Partition {
             .push(&prepared.automaton, &mut judge, number, found)
             .map_err(|failure| match failure {
                 Failure::Condition(error) => error,
-                Failure::TooManyWays => exec_datafusion_err!(
-                    "a partial match may go on in more than {MAX_WAYS} ways: DEFINE leaves open which row is which \
-                     variable; make its conditions exclude each other"
-                ),
+                // To give it up would be to say other matches from here on than the pattern means, and to say so of one
+                // partition would help nobody: what leaves this one open leaves the next one open.
+                Failure::TooManyWays => {
+                    let of: Vec<String> = self.values.iter().map(|value| json_of(value).to_string()).collect();
+                    exec_datafusion_err!(
+                        "a partial match may go on in more than {MAX_WAYS} ways: DEFINE leaves open which row is which \
+                         variable; make its conditions exclude each other (at the row of {}{}{})",
+                        time_to_text(time),
+                        if of.is_empty() { "" } else { ", PARTITION BY is " },
+                        of.join(", ")
+                    )
+                }
             })?;
         while self.search.earliest().is_some_and(|first| number - first >= MAX_ROWS) {
             self.search.give_up_first(found);
@@ -100,11 +117,16 @@ impl Partition {
             && (prepared.kept_back(self.matches) == 0 || self.next_due(prepared).is_some_and(|time| time <= due))
     }
 
-    /// Forgets rows that nothing looks at any more.
-    pub(super) fn tidy(&mut self, prepared: &Prepared) {
-        let needed = self.search.earliest().unwrap_or_else(|| self.rows.next());
+    /// Forgets rows that nothing looks at any more; gives the number of each and what captures know of it.
+    pub(super) fn tidy(&mut self, prepared: &Prepared) -> Vec<(u64, Mark)> {
+        let needed = self.open_from();
         self.rows
-            .forget_before(needed.saturating_sub(prepared.kept_back(self.matches)));
+            .forget_before(needed.saturating_sub(prepared.kept_back(self.matches)))
+    }
+
+    /// The first row at which matches may begin or have begun; those before it are only looked back at.
+    pub(super) fn open_from(&self) -> u64 {
+        self.search.earliest().unwrap_or_else(|| self.rows.next())
     }
 
     /// What MEASURES say of a match; `number` is NULL for one that timed out.

@@ -15,13 +15,14 @@ use datafusion::sql::sqlparser::tokenizer::Span;
 
 use super::expression::{Reader, Role, Variables};
 use super::scope::{Scope, prepared};
-use super::written::{mistake, take};
+use super::written::take;
 use super::{MatchNode, Recognition, TIMED_OUT, name_of};
 use crate::row_pattern::automaton::Automaton;
 use crate::row_pattern::search::Skip;
 use crate::row_pattern::{Pattern, Variable};
 use crate::streams::time_type;
 use crate::time_bound::length_us;
+use crate::tokens::mistake;
 
 /// A pattern with more variables than this is refused: each row keeps what it knows of each.
 const MAX_VARIABLES: usize = 100;

@@ -177,11 +177,12 @@ pub(crate) fn refuse_what_cannot_stream(
     statement: &Statement,
     catalog: &Catalog,
 ) -> Result<(), QueryError> {
-    let at = |word: &str| find_word(&statement.select, word, statement.at).unwrap_or(statement.at);
     let mut wrong = None;
     if !contains(plan, |inner| MatchNode::of(inner).is_some()) {
         return Ok(());
     }
+    let text = statement.placed_select();
+    let at = |word: &str| find_word(&text, word, statement.at).unwrap_or(statement.at);
     // The walk itself never fails.
     let _ = plan.apply(|inner| {
         // Also beside it: one of them says its rows once and the other again, and a query does either.

@@ -14,8 +14,8 @@ use datafusion::physical_expr::planner::create_physical_expr;
 use datafusion::sql::sqlparser::tokenizer::Span;
 
 use super::operand::Operand;
-use super::written::mistake;
 use crate::computed::Computed;
+use crate::tokens::mistake;
 
 /// Expressions over the columns that their operands make.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd)]

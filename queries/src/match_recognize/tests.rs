@@ -11,11 +11,11 @@ use arrow::array::{AsArray, Int64Array, RecordBatch};
 use serde_json::{Map, Value as Json, json};
 
 use crate::bounded;
+use crate::capture::tests::Chain;
 use crate::flow::Flow;
 use crate::query_set::{QuerySet, Restored};
 use crate::row::Rows;
 use crate::rows::{batch_from_ndjson, batch_to_json};
-use crate::snapshot::QuerySnapshot;
 use crate::statement::{Statement, parse_statements};
 use crate::streams::stream_schema;
 
@@ -52,7 +52,7 @@ fn batch_of(stream: &str, events: &[(usize, Event)]) -> RecordBatch {
 #[derive(Debug, Clone)]
 enum Feeding {
     Batches(Vec<usize>),
-    /// Row by row, and behind so many rows all state goes through bytes into a new engine.
+    /// Row by row, and behind so many rows state is captured, and now and then goes through bytes into a new engine.
     Restarting(usize),
 }
 
@@ -78,6 +78,7 @@ fn run(sql: &str, stream: &str, events: &[Event], delay: i64, feeding: &Feeding)
     let with_late = format!("{sql}; CREATE QUERY told_late AS SELECT query, event_id, reason FROM late");
     let statements = parse_statements(&with_late).expect("it can be read");
     let mut queries = queries_of(&statements);
+    let (mut chain, mut step) = (Chain::default(), 0);
     let (mut newest, mut from, mut outputs) = (i64::MIN, 0, Vec::new());
     let sizes = match feeding {
         Feeding::Batches(sizes) => sizes.clone(),
@@ -105,15 +106,12 @@ fn run(sql: &str, stream: &str, events: &[Event], delay: i64, feeding: &Feeding)
         };
         queries.push(stream, &Rows::Many(flow), &mut outputs);
         queries.advance(watermark(newest), &mut outputs);
-        if matches!(feeding, Feeding::Restarting(_)) {
-            let snapshots: Vec<QuerySnapshot> = queries
-                .snapshot()
-                .expect("state can be written")
-                .iter()
-                .map(|snapshot| {
-                    QuerySnapshot::from_bytes(&snapshot.to_bytes().expect("it can be written")).expect("it can be read")
-                })
-                .collect();
+        let snapshots = match feeding {
+            Feeding::Restarting(_) => chain.step(&mut queries, step),
+            Feeding::Batches(_) => None,
+        };
+        step += 1;
+        if let Some(snapshots) = snapshots {
             let at = queries.watermark();
             queries = queries_of(&statements);
             let outcome = queries.restore(at, &snapshots);

@@ -1,9 +1,10 @@
-//! What of MATCH_RECOGNIZE sqlparser does not read, WITHIN and SHOW TIMED OUT, is read here and put into what it does.
+//! What sqlparser does not read, WITHIN and SHOW TIMED OUT of MATCH_RECOGNIZE and FOR SYSTEM_TIME AS OF, is taken out of
+//! the text and put into what it does.
 
 use std::ops::{ControlFlow, Range};
 
+use datafusion::common::Result;
 use datafusion::common::config::Dialect;
-use datafusion::common::{DataFusionError, Diagnostic, Location, Result, Span, plan_datafusion_err};
 use datafusion::execution::session_state::SessionState;
 use datafusion::sql::parser::Statement as ParsedStatement;
 use datafusion::sql::sqlparser::ast::{
@@ -15,8 +16,10 @@ use datafusion::sql::sqlparser::tokenizer::{
     Location as SqlLocation, Span as SqlSpan, Token, TokenWithSpan, Tokenizer,
 };
 
+use crate::as_of;
 use crate::error::Position;
 use crate::statement::offset;
+use crate::tokens::{is_word, mistake};
 
 /// The symbol under which WITHIN stands among those of DEFINE. No identifier that was written has this quote.
 const WITHIN: &str = "within";
@@ -28,24 +31,7 @@ const MAX_DEPTH: usize = 32;
 const MAX_ALTERNATIVES: usize = 100;
 const MAX_WORDS: usize = 2_000;
 
-/// A mistake in MATCH_RECOGNIZE: what is wrong, and what would be right.
-pub(super) fn mistake(span: SqlSpan, wrong: impl Into<String>, right: impl Into<String>) -> DataFusionError {
-    let (wrong, right) = (wrong.into(), right.into());
-    let place = |at: SqlLocation| Location {
-        line: at.line,
-        column: at.column,
-    };
-    let span = (span.start.line > 0).then(|| Span::new(place(span.start), place(span.end)));
-    let error = plan_datafusion_err!("{wrong}; {right}");
-    if span.is_none() {
-        return error;
-    }
-    let mut diagnostic = Diagnostic::new_error(wrong, span);
-    diagnostic.add_note(right, None);
-    error.with_diagnostic(diagnostic)
-}
-
-/// Reads a statement as DataFusion does, and what we add to MATCH_RECOGNIZE with it.
+/// Reads a statement as DataFusion does, and with it the clauses that it does not know.
 pub(crate) fn sql_to_statement(state: &SessionState, text: &str) -> Result<ParsedStatement> {
     let dialect = GenericDialect {};
     let read = Tokenizer::new(&dialect, text).tokenize_with_location();
@@ -57,9 +43,13 @@ pub(crate) fn sql_to_statement(state: &SessionState, text: &str) -> Result<Parse
         .into_iter()
         .filter(|token| !matches!(token.token, Token::Whitespace(_)))
         .collect();
-    let mut clauses = Vec::new();
+    let (mut clauses, mut versions) = (Vec::new(), Vec::new());
     let mut blanked = text.to_owned();
     for index in 0..tokens.len() {
+        if let Some(version) = as_of::Clause::at(&tokens, index)? {
+            blank(&mut blanked, &version.place);
+            versions.push(version);
+        }
         if !is_word(tokens.get(index), "MATCH_RECOGNIZE") {
             continue;
         }
@@ -74,6 +64,18 @@ pub(crate) fn sql_to_statement(state: &SessionState, text: &str) -> Result<Parse
         && !clauses.is_empty()
     {
         let _ = statement.visit(&mut Place { clauses });
+    }
+    if let ParsedStatement::Statement(statement) = &mut parsed
+        && !versions.is_empty()
+    {
+        let mut put_in = as_of::PutIn {
+            state,
+            clauses: versions,
+        };
+        if let ControlFlow::Break(error) = statement.visit(&mut put_in) {
+            return Err(error);
+        }
+        put_in.finish()?;
     }
     Ok(parsed)
 }
@@ -100,11 +102,6 @@ struct Clause {
     shows_timed_out: bool,
     /// Where the first symbol of its DEFINE stands: by this it is known where it belongs.
     symbol_at: SqlLocation,
-}
-
-fn is_word(token: Option<&TokenWithSpan>, word: &str) -> bool {
-    matches!(token.map(|token| &token.token),
-        Some(Token::Word(found)) if found.quote_style.is_none() && found.value.eq_ignore_ascii_case(word))
 }
 
 /// The closing parenthesis of the opening one at `open`.

@@ -67,7 +67,13 @@ pub(super) struct Question {
     lateness: i64,
     /// A query over this one's windows.
     outer: Option<&'static str>,
+    /// Whether that reads events beside them.
+    meets: bool,
 }
+
+/// What the windows of another query are read beside, where they meet events.
+const MEETING: &str = "(SELECT site, begins, ends, n FROM inner UNION ALL \
+     SELECT site, event_time AS begins, event_time AS ends, 1 AS n FROM rfid)";
 
 /// Windows over the windows of another query, named `inner`.
 const OUTER: &[&str] = &[
@@ -189,6 +195,52 @@ impl Question {
             pace: if is_windowed { pace } else { 8 },
             lateness: lateness * SECOND,
             outer,
+            meets: dice.below(2) == 0,
+        }
+    }
+
+    /// A query with the same rows, windows and keys that asks for something else, in other words.
+    pub(super) fn sibling(&self, dice: &mut Dice) -> Self {
+        let mut keys = self.keys.clone();
+        if dice.below(2) == 0 {
+            keys.rotate_left(1);
+        }
+        let mut aggregates = dice.some(AGGREGATES, 5);
+        // What is in both at another place, too.
+        aggregates.extend(self.aggregates.iter().copied().filter(|_| dice.below(3) == 0));
+        aggregates.dedup();
+        aggregates.sort_unstable();
+        aggregates.dedup();
+        Self {
+            from: self.from.clone(),
+            filter: self.filter,
+            keys,
+            aggregates,
+            having: dice.one_of(&[None, None, Some("count(*) > 1"), Some("sum(antenna) > 2")]),
+            options: self.options.clone(),
+            is_windowed: self.is_windowed,
+            pace: self.pace,
+            lateness: self.lateness,
+            outer: None,
+            meets: false,
+        }
+    }
+
+    /// Whether a query over this one's windows was drawn.
+    pub(super) fn has_outer(&self) -> bool {
+        self.outer.is_some()
+    }
+
+    /// The statement as a query or an alert of this name.
+    pub(super) fn named(&self, name: &str, is_alert: bool) -> String {
+        let created = self.create(name);
+        if !is_alert {
+            return created;
+        }
+        let alert = created.replacen("CREATE QUERY", "CREATE ALERT", 1);
+        match alert.contains(" WITH (") {
+            true => alert.replacen(" WITH (", " WITH (subject = 'zone', ", 1),
+            false => alert.replacen(" AS ", " WITH (subject = 'zone') AS ", 1),
         }
     }
 
@@ -196,10 +248,7 @@ impl Question {
     pub(super) fn statements(&self) -> Vec<String> {
         match self.outer {
             None => vec![self.create("q")],
-            Some(window) => vec![
-                self.create("inner"),
-                format!("CREATE QUERY q AS {}", Self::over(window)),
-            ],
+            Some(window) => vec![self.create("inner"), format!("CREATE QUERY q AS {}", self.over(window))],
         }
     }
 
@@ -207,11 +256,19 @@ impl Question {
     pub(super) fn bounded(&self) -> String {
         match self.outer {
             None => self.create("q"),
-            Some(window) => Self::over(&window.replacen("inner", &format!("({})", self.select()), 1)),
+            Some(window) if self.meets => {
+                let windows = format!("FROM ({}) AS inner_windows", self.select());
+                self.over(window).replacen("FROM inner", &windows, 1)
+            }
+            Some(window) => self.over(window).replacen("inner", &format!("({})", self.select()), 1),
         }
     }
 
-    fn over(window: &str) -> String {
+    fn over(&self, window: &str) -> String {
+        let window = match self.meets {
+            true => window.replacen("inner", MEETING, 1),
+            false => window.to_owned(),
+        };
         format!(
             "SELECT site, window_start, window_end, count(*) AS windows, sum(n) AS n, max(ends) AS latest \
              FROM {window} GROUP BY site, window_start, window_end"

@@ -1,5 +1,8 @@
 //! Queries that come, change and go while others run; what they may keep; what they warn of.
 
+mod planning;
+mod sharing;
+
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
@@ -12,10 +15,10 @@ use crate::rows::batch_to_json;
 use crate::statement::parse_statement;
 use crate::streams::stream_schema;
 
-const SECOND: i64 = 1_000_000;
+pub(super) const SECOND: i64 = 1_000_000;
 
 /// Passages: (second, zone, people).
-fn gate(events: &[(i64, &str, i64)]) -> Rows {
+pub(super) fn gate(events: &[(i64, &str, i64)]) -> Rows {
     let count = events.len();
     let text =
         |of: &dyn Fn(usize) -> String| -> ArrayRef { Arc::new(StringArray::from_iter_values((0..count).map(of))) };
@@ -33,12 +36,13 @@ fn gate(events: &[(i64, &str, i64)]) -> Rows {
         text(&|_| "d".to_owned()),
         Arc::new(Int64Array::from_iter_values(events.iter().map(|event| event.2))) as ArrayRef,
         Arc::new(Int64Array::from_value(0, count)),
+        Arc::new(Int64Array::new_null(count)),
     ];
     let batch = RecordBatch::try_new(stream_schema("gate").expect("a stream"), columns).expect("its columns");
     Rows::Many(Flow::at_watermark(batch, i64::MIN))
 }
 
-fn set_of(statements: &[&str]) -> QuerySet {
+pub(super) fn set_of(statements: &[&str]) -> QuerySet {
     let mut queries = QuerySet::new();
     for sql in statements {
         let statement = parse_statement(sql).expect("it is right");
@@ -52,7 +56,7 @@ fn put(queries: &mut QuerySet, sql: &str) -> Result<Vec<(String, Restored)>, Str
     queries.put(statement).map_err(|error| error.to_string())
 }
 
-fn said(outputs: &[Output], name: &str) -> Vec<String> {
+pub(super) fn said(outputs: &[Output], name: &str) -> Vec<String> {
     let of_query = outputs.iter().filter(|output| output.query.as_ref() == name);
     of_query
         .flat_map(|output| batch_to_json(&output.rows.flow().batch))
@@ -60,7 +64,8 @@ fn said(outputs: &[Output], name: &str) -> Vec<String> {
         .collect()
 }
 
-const MINUTE_SUMS: &str = "CREATE QUERY sums AS SELECT zone, window_start, window_end, sum(entered) AS entered
+pub(super) const MINUTE_SUMS: &str =
+    "CREATE QUERY sums AS SELECT zone, window_start, window_end, sum(entered) AS entered
     FROM TUMBLE(gate, event_time, INTERVAL '1 minute') GROUP BY zone, window_start, window_end";
 const CROWDED: &str = "CREATE ALERT crowded WITH (subject = 'zone', raise = 'entered > 5') AS
     SELECT 'main' AS site, zone, entered FROM sums";
@@ -90,6 +95,16 @@ fn an_alert_keeps_its_windows_when_its_threshold_is_changed() {
         Some(true)
     );
     assert_eq!(queries.get("busy").expect("it runs").counters().rows_in, 2);
+}
+
+#[test]
+fn a_mistake_behind_a_parameter_in_a_condition_is_told_where_it_was_written() {
+    let sql = "CREATE ALERT busy WITH (subject = 'zone', parameters = 'threshold integer = 5',\n\
+               raise = 'entered > $threshold AND gone > 1') AS SELECT site, zone, entered FROM gate";
+    let line = sql.lines().nth(1).expect("it has two");
+    let column = line.find("gone").expect("it is there") + 1;
+    let error = put(&mut QuerySet::new(), sql).expect_err("there is no such column");
+    assert!(error.starts_with(&format!("2:{column}: ")), "{column} and not {error}");
 }
 
 #[test]
@@ -282,6 +297,55 @@ fn a_query_that_keeps_more_than_it_may_stops_alone() {
 }
 
 #[test]
+fn a_join_that_says_too_much_at_once_stops_alone() {
+    // Forty rows that find each other in each of twelve streams are more than atoms on earth.
+    let joins: String = (1..12)
+        .map(|number| {
+            format!(
+                " JOIN gate g{number} ON g{number}.zone = g0.zone AND g{number}.event_time BETWEEN
+                  g0.event_time - INTERVAL '1 hour' AND g0.event_time + INTERVAL '1 hour'"
+            )
+        })
+        .collect();
+    let endless = format!("CREATE QUERY endless AS SELECT g0.zone FROM gate g0{joins}");
+    let mut queries = set_of(&[&endless, MINUTE_SUMS]);
+    let mut outputs = Vec::new();
+    let events: Vec<(i64, &str, i64)> = (0..40).map(|index| (index, "a", 1)).collect();
+    queries.push("gate", &gate(&events), &mut outputs);
+    queries.advance(20_000 * SECOND, &mut outputs);
+    let query = queries.get("endless").expect("it is still there");
+    let reason = query.broken().expect("it has stopped");
+    assert!(reason.contains("would say more than"), "{reason}");
+    assert_eq!(queries.get("sums").expect("it runs").broken(), None);
+    assert!(!said(&outputs, "sums").is_empty());
+}
+
+#[test]
+fn a_watched_query_says_every_change() {
+    let totals = "CREATE QUERY totals WITH (emit = 'update') AS SELECT sum(entered) AS entered FROM gate";
+    let passed = gate(&[(1, "a", 1), (2, "a", 2), (3, "a", 3)]);
+    let last = [r#"{"entered":6}"#];
+    let each = [r#"{"entered":1}"#, r#"{"entered":3}"#, r#"{"entered":6}"#];
+    for (watched, expected) in [(&[][..], &last[..]), (&["totals"], &each), (&["tot*"], &each)] {
+        let mut queries = QuerySet::new();
+        queries.watch(watched);
+        let mistakes = queries.create_all(vec![parse_statement(totals).expect("it is right")]);
+        assert!(mistakes.is_empty());
+        let mut outputs = Vec::new();
+        queries.push("gate", &passed, &mut outputs);
+        assert_eq!(said(&outputs, "totals"), expected);
+        put(&mut queries, &totals.replace("sum(entered)", "sum(entered) + 0")).expect("it can run");
+        outputs.clear();
+        queries.push("gate", &passed, &mut outputs);
+        assert_eq!(
+            said(&outputs, "totals").len(),
+            expected.len(),
+            "also when it is changed"
+        );
+    }
+}
+
+#[test]
 fn a_query_that_keeps_keys_for_ever_is_warned_of() {
     let forever = "CREATE QUERY seen AS\nSELECT tag, count(*) AS n FROM rfid GROUP BY tag";
     let queries = set_of(&[forever]);
@@ -304,6 +368,38 @@ fn a_query_that_keeps_keys_for_ever_is_warned_of() {
     ] {
         assert!(set_of(&[right]).queries()[0].warnings().is_empty(), "{right}");
     }
+}
+
+/// Long texts fill memory in few rows: what is kept is measured by what comes, and not by rows alone.
+#[test]
+fn a_query_that_keeps_long_texts_stops_before_it_keeps_much_more_than_it_may() {
+    let greedy = "CREATE QUERY greedy WITH (memory = '1 MiB') AS
+        SELECT window_start, array_agg(zone) AS zones FROM HOP(gate, event_time, INTERVAL '1 minute', INTERVAL '1 hour')
+        GROUP BY window_start";
+    let zone = "z".repeat(8 << 10);
+    for size in [1, 16] {
+        let mut queries = set_of(&[greedy]);
+        let mut taken = 0;
+        while queries.queries()[0].broken().is_none() && taken < 4_096 {
+            let events: Vec<(i64, &str, i64)> = (0..size).map(|_| (3_600, zone.as_str(), 1)).collect();
+            queries.push("gate", &gate(&events), &mut Vec::new());
+            taken += events.len();
+        }
+        let bytes = taken * zone.len();
+        assert!(bytes < 2 << 20, "{} KiB by {size}", bytes >> 10);
+    }
+}
+
+#[test]
+fn columns_of_one_name_are_refused_where_they_are_made() {
+    let both = "CREATE QUERY both AS
+SELECT * FROM gate g JOIN seat s ON g.zone = s.zone AND s.event_time BETWEEN g.event_time AND g.event_time";
+    let error = parse_statement(both).and_then(|statement| QuerySet::new().check(statement).map(|_| ()));
+    assert_eq!(
+        error.expect_err("nobody could tell them apart").to_string(),
+        "2:1: more than one column is named device, event_id, event_time, received_at, site, zone, name the columns one by \
+         one, and these apart: SELECT a.device, b.device AS other_device"
+    );
 }
 
 /// SQL that no person wrote, or that means harm, meets a limit in words.
@@ -397,4 +493,29 @@ fn a_session_that_never_ends_is_cut() {
     let rows = said(&outputs, "q");
     assert_eq!(rows.len(), 29, "a day each, but the last");
     assert!(rows.iter().all(|row| row.contains("\"n\":288")), "{rows:?}");
+}
+
+#[test]
+fn a_shared_window_is_given_up_when_all_that_share_it_have_stopped() {
+    let running = |name: &str, aggregate: &str| {
+        format!(
+            "CREATE QUERY {name} WITH (emit = 'update', memory = '1 MB') AS SELECT zone, {aggregate} AS n FROM gate
+             GROUP BY zone"
+        )
+    };
+    let mut queries = set_of(&[&running("counts", "count(*)"), &running("sums", "sum(entered)")]);
+    let window = queries.get("counts").and_then(|query| query.shared_window().cloned());
+    let window = window.expect("they share it");
+    let mut outputs = Vec::new();
+    for from in 0..1_000 {
+        let zones: Vec<String> = (0..100).map(|number| format!("zone {from} {number}")).collect();
+        let events: Vec<(i64, &str, i64)> = zones.iter().map(|zone| (1, zone.as_str(), 1)).collect();
+        queries.push("gate", &gate(&events), &mut outputs);
+        outputs.clear();
+    }
+    assert!(queries.queries().iter().all(|query| query.broken().is_some()));
+    let left = crate::shared_window::locked(&window).pipeline().footprint();
+    assert_eq!((left.keys, left.bytes), (0, 0), "nobody reads it any more");
+    queries.push("gate", &gate(&[(2, "a", 1)]), &mut outputs);
+    queries.advance(100 * SECOND, &mut outputs);
 }

@@ -1,6 +1,5 @@
 //! What sessions remember over a restart, as Arrow data.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, StringArray};
@@ -11,49 +10,26 @@ use super::{Piece, PieceId, Run, Sessions};
 use crate::keys::Group;
 use crate::operator::batch_of;
 
+/// A piece with its run and its key.
+pub(super) struct KeptPiece {
+    pub(super) group: Group,
+    first: i64,
+    last: i64,
+    is_begun: bool,
+    piece: Piece,
+}
+
 impl Sessions {
-    /// A row a piece, with its run and its key; the watermark in the schema's metadata.
-    pub(super) fn keep(&mut self) -> Result<RecordBatch> {
-        let mut groups: Vec<Group> = Vec::new();
-        let mut pieces: Vec<(Run, Piece)> = Vec::new();
-        for (group, runs) in self.runs.iter().enumerate() {
-            for run in runs {
-                for piece in &run.pieces {
-                    groups.push(group as Group);
-                    pieces.push((run.clone(), *piece));
-                }
-            }
-        }
-        let ids: Vec<PieceId> = pieces.iter().map(|(_, piece)| piece.id).collect();
-        let numbers = |of: fn(&(Run, Piece)) -> i64| -> ArrayRef {
-            Arc::new(Int64Array::from_iter_values(pieces.iter().map(of)))
-        };
-        let begun: BooleanArray = pieces.iter().map(|(run, _)| Some(run.is_begun)).collect();
-        let causes: StringArray = ids
-            .iter()
-            .map(|id| self.causes.get(*id as usize).and_then(|cause| cause.as_deref()))
-            .collect();
-        let mut columns: Vec<(String, ArrayRef)> = vec![
-            ("first".into(), numbers(|(run, _)| run.first)),
-            ("last".into(), numbers(|(run, _)| run.last)),
-            ("cell".into(), numbers(|(_, piece)| piece.cell)),
-            ("begun".into(), Arc::new(begun)),
-            ("cause".into(), Arc::new(causes)),
-        ];
-        for (index, column) in self.keys.columns(&groups)?.into_iter().enumerate() {
-            columns.push((format!("key{index}"), column));
-        }
-        for (index, accumulator) in self.accumulators.iter_mut().enumerate() {
-            for (part, column) in accumulator.state(&ids)?.into_iter().enumerate() {
-                columns.push((format!("aggregate{index}_{part}"), column));
-            }
-        }
+    /// A row a piece, with its run and its key; the watermark in the schema's metadata. Of some of the keys and
+    /// aggregates, numbered as they are handed in.
+    pub(super) fn keep(&mut self, keys: &[usize], calls: &[usize]) -> Result<RecordBatch> {
+        let pieces = self.pieces_of(0..self.runs.len() as Group);
+        let columns = self.piece_columns(&pieces, keys, calls)?;
         let fields: Vec<Field> = columns
             .iter()
             .map(|(name, column)| Field::new(name, column.data_type().clone(), true))
             .collect();
-        let times = HashMap::from([("watermark".to_owned(), self.watermark.to_string())]);
-        let schema = Arc::new(Schema::new(fields).with_metadata(times));
+        let schema = Arc::new(Schema::new(fields).with_metadata(self.times()));
         batch_of(
             &schema,
             columns.into_iter().map(|(_, column)| column).collect(),
@@ -61,11 +37,70 @@ impl Sessions {
         )
     }
 
+    /// The pieces of some keys, in the order of the keys and of time.
+    pub(super) fn pieces_of(&self, groups: impl IntoIterator<Item = Group>) -> Vec<KeptPiece> {
+        let mut pieces = Vec::new();
+        for group in groups {
+            for run in &self.runs[group as usize] {
+                pieces.extend(run.pieces.iter().map(|piece| KeptPiece {
+                    group,
+                    first: run.first,
+                    last: run.last,
+                    is_begun: run.is_begun,
+                    piece: *piece,
+                }));
+            }
+        }
+        pieces
+    }
+
+    /// What is kept of pieces: a column each for their runs, keys and aggregates.
+    pub(super) fn piece_columns(
+        &mut self,
+        pieces: &[KeptPiece],
+        keys: &[usize],
+        calls: &[usize],
+    ) -> Result<Vec<(String, ArrayRef)>> {
+        let groups: Vec<Group> = pieces.iter().map(|kept| kept.group).collect();
+        let ids: Vec<PieceId> = pieces.iter().map(|kept| kept.piece.id).collect();
+        let numbers =
+            |of: fn(&KeptPiece) -> i64| -> ArrayRef { Arc::new(Int64Array::from_iter_values(pieces.iter().map(of))) };
+        let begun: BooleanArray = pieces.iter().map(|kept| Some(kept.is_begun)).collect();
+        let causes: StringArray = ids
+            .iter()
+            .map(|id| self.causes.get(*id as usize).and_then(|cause| cause.as_deref()))
+            .collect();
+        let mut columns: Vec<(String, ArrayRef)> = vec![
+            ("first".into(), numbers(|kept| kept.first)),
+            ("last".into(), numbers(|kept| kept.last)),
+            ("cell".into(), numbers(|kept| kept.piece.cell)),
+            ("begun".into(), Arc::new(begun)),
+            ("cause".into(), Arc::new(causes)),
+        ];
+        let key_columns = self.keys.columns(&groups)?;
+        for (index, key) in keys.iter().enumerate() {
+            columns.push((format!("key{index}"), Arc::clone(&key_columns[*key])));
+        }
+        for (index, call) in calls.iter().enumerate() {
+            for (part, column) in self.accumulators[*call].state(&ids)?.into_iter().enumerate() {
+                columns.push((format!("aggregate{index}_{part}"), column));
+            }
+        }
+        Ok(columns)
+    }
+
     /// Takes back what `keep` gave.
     pub(super) fn take_back(&mut self, snapshot: &RecordBatch) -> Result<()> {
         let schema = snapshot.schema();
-        let watermark = schema.metadata().get("watermark").and_then(|text| text.parse().ok());
-        self.watermark = watermark.unwrap_or(i64::MIN);
+        let time = |name: &str| {
+            let text = schema.metadata().get(name);
+            text.and_then(|text| text.parse().ok()).unwrap_or(i64::MIN)
+        };
+        self.watermark = time("watermark");
+        self.before = time("before");
+        if snapshot.num_rows() == 0 {
+            return Ok(());
+        }
         let column = |name: &str| {
             snapshot
                 .column_by_name(name)

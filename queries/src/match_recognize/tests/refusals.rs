@@ -256,8 +256,8 @@ fn what_a_pattern_cannot_read_or_be_read_by_is_refused() {
         ),
         (
             ("SELECT * FROM nowhere", "event_time", ""),
-            "1:33: there is no stream, query or table 'nowhere', there are: click, closed, gate, late, reply, rfid, rooms, \
-             running, seat",
+            "1:33: there is no stream, query or table 'nowhere', there are: click, closed, engagement, gate, identify, late, message, reply, rfid, \
+             rooms, running, seat, visit",
         ),
         (
             (

@@ -361,13 +361,19 @@ fn a_partial_match_without_an_end_is_given_up_and_told() {
 #[test]
 fn conditions_that_leave_open_what_is_what_stop_the_query_with_words() {
     let sql = "CREATE QUERY vague AS SELECT * FROM click MATCH_RECOGNIZE (
-        ORDER BY event_time MEASURES COUNT(*) AS n PATTERN ((A | B)+ C)
+        PARTITION BY site, person ORDER BY event_time MEASURES COUNT(*) AS n PATTERN ((A | B)+ C)
         DEFINE A AS SUM(A.results) > 0, B AS SUM(B.results) > 0, C AS SUM(A.results) < SUM(B.results) - 1000000000)";
     let vague: Vec<Event> = (0..40)
-        .map(|time| (time, json!({"action": "a", "results": 1_i64 << time, "event_id": "-"})))
+        .map(|time| {
+            (
+                time,
+                json!({"action": "a", "results": 1_i64 << time, "person": "p", "event_id": "-"}),
+            )
+        })
         .collect();
     let (_, _, broken) = kept(sql, &vague);
     let words = "Execution error: a partial match may go on in more than 1000 ways: DEFINE leaves open which row is \
-                 which variable; make its conditions exclude each other";
+                 which variable; make its conditions exclude each other (at the row of 1970-01-01T00:00:09Z, PARTITION BY \
+                 is \"-\", \"p\")";
     assert_eq!(broken.as_deref(), Some(words));
 }

@@ -1,0 +1,634 @@
+//! The journal is the sequence of all steps: told once, kept on disk until every receiver has them.
+//!
+//! Whoever tells a step never waits for the disk: a thread of its own writes what was told and what was confirmed, in
+//! that order. What it has not written yet goes into the checkpoint, so that the two together miss nothing.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tokio::sync::{Notify, watch};
+use usher_connectors::spool::{Change, Spool, SpoolError};
+
+use super::lane::Settled;
+use super::news::{News, OpenMessages};
+use super::shelf::Shelf;
+use super::step::{StepId, Told};
+
+/// Steps kept in memory behind the newest for receivers that are nearly there.
+const RECENT: usize = 1_024;
+/// Steps kept though every receiver has them: by them a step is known when the log is gone through again, and pages
+/// that were away catch up.
+const KEPT: u64 = 10_000;
+/// Steps that may wait for the disk; beyond it whoever tells should wait.
+const UNWRITTEN_MAX: usize = 10_000;
+/// Steps dropped at once, so that the disk has a little to do now and then instead of a little always.
+const TRIM: u64 = 512;
+/// After so long what was written is made durable.
+const SYNC_EVERY: Duration = Duration::from_millis(100);
+/// How long to wait before the disk is tried again.
+const TRY_AGAIN: Duration = Duration::from_secs(1);
+/// Bytes read at once.
+const READ_BYTES: usize = 4 << 20;
+
+/// Marks in the spool: where a receiver stands, what it has ahead of that, its dead letters, up to which offset of the
+/// log everything is told.
+const CURSOR: &str = "cursor/";
+const AHEAD: &str = "ahead/";
+const LETTER: &str = "letter/";
+const TOLD_UNTIL: &str = "told-until";
+
+/// Something to be written.
+enum Order {
+    Step(Arc<Told>),
+    Mark(String, Bytes),
+    Unmark(String),
+    Trim(u64, u64),
+}
+
+struct State {
+    /// The number that the next step gets.
+    next: u64,
+    /// The first that is kept.
+    oldest: u64,
+    /// The newest steps, without a gap; all that is not durable is among them.
+    recent: VecDeque<Arc<Told>>,
+    /// The ids of the newest steps, by which one told again is known.
+    known: HashSet<StepId>,
+    known_order: VecDeque<StepId>,
+    orders: Vec<Order>,
+    /// Everything before it is with the system.
+    written: u64,
+    /// Everything before it is on disk.
+    durable: u64,
+    /// Where each receiver stands.
+    cursors: BTreeMap<String, u64>,
+    is_closing: bool,
+}
+
+/// All steps, in their order.
+pub(crate) struct Journal {
+    spool: Arc<dyn Shelf>,
+    state: Mutex<State>,
+    work: Condvar,
+    /// Steps that are kept at most, whoever still waits for them.
+    keep_max: u64,
+    next: watch::Sender<u64>,
+    written: Notify,
+    writer: Mutex<Option<JoinHandle<()>>>,
+    /// How many wait for the disk to read.
+    reading: AtomicUsize,
+    /// Messages that may still go out.
+    pub(super) messages: OpenMessages,
+}
+
+/// Where a receiver stood when the process before this one ended.
+#[derive(Debug, Default)]
+pub(super) struct Standing {
+    pub(super) cursor: u64,
+    pub(super) ahead: BTreeSet<u64>,
+    /// By number, as they were written.
+    pub(super) letters: Vec<(u64, Bytes)>,
+}
+
+impl Journal {
+    /// Opens the journal in `dir`; it keeps `keep_max` steps at most. Blocks on the disk.
+    pub(super) fn open(dir: &Path, keep_max: u64) -> Result<Arc<Self>, SpoolError> {
+        let journal = Self::over(Arc::new(Spool::open(dir)?), keep_max)?;
+        let thread = std::thread::Builder::new().name("outbox-writer".to_owned()).spawn({
+            let journal = Arc::clone(&journal);
+            move || journal.write_until_closed()
+        });
+        let thread = thread.map_err(|error| SpoolError::Failed {
+            path: dir.to_owned(),
+            cause: format!("no thread for it: {error}"),
+        })?;
+        *journal.writer.lock().expect("no holder of this lock panics") = Some(thread);
+        Ok(journal)
+    }
+
+    /// A journal on this shelf that nobody writes yet.
+    pub(crate) fn over(spool: Arc<dyn Shelf>, keep_max: u64) -> Result<Arc<Self>, SpoolError> {
+        let span = spool.span()?;
+        // Cursors may be further: what all have may be gone.
+        let mut cursors = BTreeMap::new();
+        for (name, bytes) in spool.marks(CURSOR)? {
+            cursors.insert(name[CURSOR.len()..].to_owned(), number_in(&bytes));
+        }
+        let next = cursors
+            .values()
+            .copied()
+            .fold(span.map_or(0, |(_, last)| last + 1), u64::max);
+        let oldest = span.map_or(next, |(first, _)| first);
+        let mut known = VecDeque::new();
+        let mut at = next.saturating_sub(KEPT).max(oldest);
+        loop {
+            let read = spool.read(at, 1_024, READ_BYTES)?;
+            let Some((last, _)) = read.last() else { break };
+            at = last + 1;
+            known.extend(read.iter().filter_map(|(_, bytes)| Told::id_in(bytes)));
+        }
+        let journal = Arc::new(Self {
+            spool,
+            state: Mutex::new(State {
+                next,
+                oldest,
+                recent: VecDeque::new(),
+                known: known.iter().copied().collect(),
+                known_order: known,
+                orders: Vec::new(),
+                written: next,
+                durable: next,
+                cursors,
+                is_closing: false,
+            }),
+            work: Condvar::new(),
+            keep_max,
+            next: watch::Sender::new(next),
+            written: Notify::new(),
+            writer: Mutex::new(None),
+            reading: AtomicUsize::new(0),
+            messages: OpenMessages::default(),
+        });
+        Ok(journal)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no holder of this lock panics")
+    }
+
+    /// Tells a step, unless it is known.
+    pub(super) fn tell(&self, id: StepId, news: News, told_us: i64, received: Option<Instant>) {
+        let mut state = self.lock();
+        if !state.known.insert(id) {
+            return;
+        }
+        state.known_order.push_back(id);
+        if state.known_order.len() as u64 > KEPT
+            && let Some(oldest) = state.known_order.pop_front()
+        {
+            state.known.remove(&oldest);
+        }
+        let step = Arc::new(Told::new(state.next, id, news, told_us, received));
+        state.push(step);
+        self.next.send_replace(state.next);
+        drop(state);
+        self.work.notify_one();
+    }
+
+    /// Takes up where a checkpoint stood: steps that it knew and that are not here, and the number after them.
+    pub(super) fn take_up(&self, next: u64, steps: Vec<Told>) {
+        let mut state = self.lock();
+        for step in steps {
+            if step.number < state.next {
+                continue;
+            }
+            if step.number > state.next {
+                state.skip_to(step.number);
+            }
+            if state.known.insert(step.id) {
+                state.known_order.push_back(step.id);
+            }
+            state.push(Arc::new(step));
+        }
+        if next > state.next {
+            state.skip_to(next);
+        }
+        self.next.send_replace(state.next);
+        drop(state);
+        self.work.notify_one();
+    }
+
+    /// For a checkpoint: the next number, and the steps that a loss of power would take.
+    pub(super) fn not_durable(&self) -> (u64, Vec<Arc<Told>>) {
+        let state = self.lock();
+        let from = state.durable;
+        let steps = state.recent.iter().filter(|step| step.number >= from);
+        (state.next, steps.cloned().collect())
+    }
+
+    /// Waits while too much waits for the disk.
+    pub(super) async fn room(&self) {
+        loop {
+            let written = self.written.notified();
+            if self.has_room() {
+                return;
+            }
+            written.await;
+        }
+    }
+
+    /// Whether [`Journal::room`] would not wait.
+    pub(super) fn has_room(&self) -> bool {
+        let state = self.lock();
+        state.next - state.written <= UNWRITTEN_MAX as u64 || state.is_closing
+    }
+
+    /// Whoever waits for new steps.
+    pub(super) fn watch(&self) -> watch::Receiver<u64> {
+        self.next.subscribe()
+    }
+
+    /// The number that the next step gets.
+    pub(crate) fn next(&self) -> u64 {
+        self.lock().next
+    }
+
+    /// The first number that is kept.
+    pub(super) fn oldest(&self) -> u64 {
+        self.lock().oldest
+    }
+
+    /// Steps from `from` on, if all there are from there lie in memory.
+    pub(crate) fn recent(&self, from: u64, max: usize) -> Option<Vec<Arc<Told>>> {
+        let state = self.lock();
+        let first = state.recent.front().map_or(state.next, |step| step.number);
+        let skip = usize::try_from(from.checked_sub(first)?).ok()?;
+        Some(state.recent.iter().skip(skip).take(max).cloned().collect())
+    }
+
+    /// Steps from `from` on, at most `max` at once, and the number to go on at: what lies before it and is not among
+    /// them is not here or can't be read.
+    pub(super) async fn read(self: &Arc<Self>, from: u64, max: usize) -> Result<(Vec<Arc<Told>>, u64), SpoolError> {
+        if let Some(recent) = self.recent(from, max) {
+            let next = recent.last().map_or(from, |step| step.number + 1);
+            return Ok((recent, next));
+        }
+        let in_memory = {
+            let state = self.lock();
+            state.recent.front().map_or(state.next, |step| step.number)
+        };
+        let read = self.on_disk(move |spool| spool.read(from, max, READ_BYTES)).await?;
+        let next = read.last().map_or(in_memory, |(number, _)| number + 1);
+        let mut steps = Vec::with_capacity(read.len());
+        for (number, bytes) in read {
+            match Told::from_bytes(number, &bytes) {
+                Ok(step) => steps.push(Arc::new(step)),
+                Err(reason) => tracing::error!(reason, "a step that waits to go out can't be read; it is left out"),
+            }
+        }
+        Ok((steps, next))
+    }
+
+    /// The step of that number, if it is kept.
+    pub(super) async fn load(self: &Arc<Self>, number: u64) -> Result<Option<Arc<Told>>, SpoolError> {
+        if let Some(step) = self.recent(number, 1) {
+            return Ok(step.into_iter().next().filter(|step| step.number == number));
+        }
+        let Some(bytes) = self.on_disk(move |spool| spool.get(number)).await? else {
+            return Ok(None);
+        };
+        let step = Told::from_bytes(number, &bytes).map_err(|reason| self.broken(&reason))?;
+        Ok(Some(Arc::new(step)))
+    }
+
+    /// Runs `work`, which waits for the disk, where it keeps nobody else waiting.
+    async fn on_disk<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&dyn Shelf) -> Result<T, SpoolError> + Send + 'static,
+    ) -> Result<T, SpoolError> {
+        if !self.spool.keeps_waiting() {
+            return work(self.spool.as_ref());
+        }
+        let journal = Arc::clone(self);
+        self.reading.fetch_add(1, Ordering::Relaxed);
+        let done = tokio::task::spawn_blocking(move || work(journal.spool.as_ref())).await;
+        self.reading.fetch_sub(1, Ordering::Relaxed);
+        done.map_err(|error| self.broken(&error))?
+    }
+
+    /// Whether somebody waits for the disk.
+    #[cfg(test)]
+    pub(super) fn is_reading(&self) -> bool {
+        self.reading.load(Ordering::Relaxed) > 0
+    }
+
+    pub(super) fn broken(&self, cause: &dyn std::fmt::Display) -> SpoolError {
+        SpoolError::Failed {
+            path: "outbox".into(),
+            cause: cause.to_string(),
+        }
+    }
+
+    /// Empties those of the newest steps that name somebody; gives their numbers.
+    pub(super) fn erase_recent(&self, is_named: &dyn Fn(&str) -> bool) -> BTreeSet<u64> {
+        let mut state = self.lock();
+        let named = state.recent.iter().filter(|step| step.names(is_named));
+        let erased: Vec<Arc<Told>> = named.map(|step| Arc::new(step.erased(is_named))).collect();
+        for step in &erased {
+            state.put_in_place(Arc::clone(step));
+        }
+        drop(state);
+        self.work.notify_one();
+        erased.iter().map(|step| step.number).collect()
+    }
+
+    /// Puts steps in the place of those of their numbers, as far as these are kept.
+    pub(super) fn replace(&self, steps: Vec<Arc<Told>>) {
+        let mut state = self.lock();
+        for step in steps {
+            if step.number >= state.oldest {
+                state.put_in_place(step);
+            }
+        }
+        drop(state);
+        self.work.notify_one();
+    }
+
+    /// Steps on disk from `from` on. Blocks on it.
+    pub(super) fn read_disk(&self, from: u64, max: usize) -> Result<Vec<(u64, Bytes)>, SpoolError> {
+        self.spool.read(from, max, READ_BYTES)
+    }
+
+    /// What was written over is found nowhere on the disk any more. Blocks on it.
+    pub(super) fn purge(&self) -> Result<(), SpoolError> {
+        self.spool.purge()
+    }
+
+    /// Where a receiver stood; one that was never here begins with what comes next. Blocks on the disk.
+    pub(super) fn join(&self, receiver: &str) -> Result<Standing, SpoolError> {
+        let mut standing = Standing::default();
+        let of = |prefix: &str| format!("{prefix}{receiver}/");
+        for (name, _) in self.spool.marks(&of(AHEAD))? {
+            standing
+                .ahead
+                .extend(name.rsplit('/').next().and_then(|number| number.parse::<u64>().ok()));
+        }
+        for (name, bytes) in self.spool.marks(&of(LETTER))? {
+            if let Some(number) = name.rsplit('/').next().and_then(|number| number.parse().ok()) {
+                standing.letters.push((number, bytes));
+            }
+        }
+        let mut state = self.lock();
+        let known = state.cursors.get(receiver).copied();
+        standing.cursor = known.unwrap_or(state.next);
+        if known.is_none() {
+            state.set_cursor(receiver, standing.cursor);
+            drop(state);
+            self.work.notify_one();
+        }
+        Ok(standing)
+    }
+
+    /// Forgets receivers that are not among these; gives their names and how many steps waited for each. Blocks on the
+    /// disk.
+    pub(super) fn forget_others(&self, receivers: &[&str]) -> Result<Vec<(String, u64)>, SpoolError> {
+        let mut state = self.lock();
+        let gone: Vec<(String, u64)> = state
+            .cursors
+            .iter()
+            .filter(|(name, _)| !receivers.contains(&name.as_str()))
+            .map(|(name, cursor)| (name.clone(), state.next.saturating_sub(*cursor)))
+            .collect();
+        for (name, _) in &gone {
+            state.cursors.remove(name);
+            state.orders.push(Order::Unmark(format!("{CURSOR}{name}")));
+            for prefix in [AHEAD, LETTER] {
+                for (mark, _) in self.spool.marks(&format!("{prefix}{name}/"))? {
+                    state.orders.push(Order::Unmark(mark));
+                }
+            }
+        }
+        drop(state);
+        self.work.notify_one();
+        Ok(gone)
+    }
+
+    /// Writes down what a receiver has, and with it what becomes of its dead letters: `Some` keeps one, `None` drops it.
+    pub(super) fn settle(&self, receiver: &str, settled: &Settled, letter: Option<(u64, Option<Bytes>)>) {
+        let mut state = self.lock();
+        if let Some((number, letter)) = letter {
+            let name = format!("{LETTER}{receiver}/{number:020}");
+            state.orders.push(match letter {
+                Some(bytes) => Order::Mark(name, bytes),
+                None => Order::Unmark(name),
+            });
+        }
+        let ahead = |number: u64| format!("{AHEAD}{receiver}/{number:020}");
+        if let Some(number) = settled.ahead {
+            state.orders.push(Order::Mark(ahead(number), Bytes::new()));
+        }
+        if let Some(cursor) = settled.cursor {
+            state.set_cursor(receiver, cursor);
+        }
+        for number in &settled.caught_up {
+            state.orders.push(Order::Unmark(ahead(*number)));
+        }
+        state.trim(self.keep_max);
+        drop(state);
+        self.work.notify_one();
+    }
+
+    /// Notes that every step of the log before this offset has been told.
+    pub(super) fn mark_told_until(&self, offset: u64) {
+        let value = Bytes::copy_from_slice(&offset.to_be_bytes());
+        self.lock().orders.push(Order::Mark(TOLD_UNTIL.to_owned(), value));
+        self.work.notify_one();
+    }
+
+    /// The offset of the log before which every step has been told, if it was ever noted. Blocks on the disk.
+    pub(super) fn told_until(&self) -> Result<Option<u64>, SpoolError> {
+        let marks = self.spool.marks(TOLD_UNTIL)?;
+        Ok(marks.first().map(|(_, bytes)| number_in(bytes)))
+    }
+
+    /// Bytes on disk.
+    pub(super) fn disk_bytes(&self) -> u64 {
+        self.spool.disk_bytes()
+    }
+
+    /// Steps in memory.
+    #[cfg(test)]
+    pub(super) fn in_memory(&self) -> usize {
+        self.lock().recent.len()
+    }
+
+    /// Writes what is left, makes it durable and ends the thread. Blocks on the disk.
+    pub(super) fn close(&self) {
+        self.lock().is_closing = true;
+        self.work.notify_one();
+        let writer = self.writer.lock().expect("no holder of this lock panics").take();
+        if let Some(writer) = writer {
+            // One that panicked has said so already; what it held is in the checkpoint.
+            let _ = writer.join();
+        }
+    }
+
+    fn write_until_closed(&self) {
+        let mut synced = Instant::now();
+        let mut is_said = false;
+        loop {
+            let (orders, upto, is_closing) = {
+                let mut state = self.lock();
+                while state.orders.is_empty() && !state.is_closing {
+                    if state.durable == state.written {
+                        state = self.work.wait(state).expect("no holder of this lock panics");
+                        continue;
+                    }
+                    let left = SYNC_EVERY.saturating_sub(synced.elapsed());
+                    if left.is_zero() {
+                        break;
+                    }
+                    (state, _) = self
+                        .work
+                        .wait_timeout(state, left)
+                        .expect("no holder of this lock panics");
+                }
+                let (orders, upto) = state.take_orders(self.keep_max);
+                (orders, upto, state.is_closing)
+            };
+            let changes = changes_of(&orders);
+            while let Err(error) = self.spool.write(&changes) {
+                if !std::mem::replace(&mut is_said, true) {
+                    tracing::error!(%error, "steps can't be written down; they are kept in memory and tried again");
+                }
+                metrics::counter!("usher_outbox_write_failures_total").increment(1);
+                if self.lock().is_closing {
+                    return;
+                }
+                std::thread::sleep(TRY_AGAIN);
+            }
+            if std::mem::take(&mut is_said) {
+                tracing::info!("steps are written down again");
+            }
+            let is_due = is_closing || synced.elapsed() >= SYNC_EVERY;
+            let is_synced = is_due && self.sync();
+            if is_due {
+                synced = Instant::now();
+            }
+            let is_through = self.note_written(upto, is_synced);
+            if is_closing && is_through {
+                return;
+            }
+        }
+    }
+
+    /// Everything before `upto` is with the system, or on disk; true when nothing else waits.
+    fn note_written(&self, upto: u64, is_synced: bool) -> bool {
+        let mut state = self.lock();
+        state.written = state.written.max(upto);
+        if is_synced {
+            state.durable = state.written;
+        }
+        state.forget_written();
+        let is_through = state.orders.is_empty();
+        drop(state);
+        self.written.notify_waiters();
+        is_through
+    }
+
+    /// What its thread does, once and by hand: a simulation says when. What the disk refuses comes first the next time.
+    #[cfg(test)]
+    pub(crate) fn write_once(&self, is_synced: bool) {
+        let (orders, upto) = self.lock().take_orders(self.keep_max);
+        match self.spool.write(&changes_of(&orders)) {
+            Ok(()) => {
+                let is_synced = is_synced && self.sync();
+                self.note_written(upto, is_synced);
+            }
+            Err(_) => {
+                let mut state = self.lock();
+                let later = std::mem::replace(&mut state.orders, orders);
+                state.orders.extend(later);
+            }
+        }
+    }
+
+    fn sync(&self) -> bool {
+        match self.spool.sync() {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::error!(%error, "steps are written down and not sure to survive a loss of power");
+                false
+            }
+        }
+    }
+}
+
+impl State {
+    fn push(&mut self, step: Arc<Told>) {
+        self.next = step.number + 1;
+        self.recent.push_back(Arc::clone(&step));
+        self.orders.push(Order::Step(step));
+    }
+
+    /// A step stands where another of its number stood, also among what is still to be written.
+    fn put_in_place(&mut self, step: Arc<Told>) {
+        if let Some(recent) = self.recent.iter_mut().find(|recent| recent.number == step.number) {
+            *recent = Arc::clone(&step);
+        }
+        let is_it = |order: &&mut Order| matches!(order, Order::Step(waiting) if waiting.number == step.number);
+        match self.orders.iter_mut().find(is_it) {
+            Some(order) => *order = Order::Step(step),
+            None => self.orders.push(Order::Step(step)),
+        }
+    }
+
+    /// Goes on at a later number: what lay between is not here.
+    fn skip_to(&mut self, number: u64) {
+        self.next = number;
+        self.recent.clear();
+        self.written = self.written.max(number);
+        self.durable = self.durable.max(number);
+        self.oldest = self.oldest.max(number);
+    }
+
+    fn set_cursor(&mut self, receiver: &str, cursor: u64) {
+        self.cursors.insert(receiver.to_owned(), cursor);
+        let value = Bytes::copy_from_slice(&cursor.to_be_bytes());
+        self.orders.push(Order::Mark(format!("{CURSOR}{receiver}"), value));
+    }
+
+    /// What is to be written now, and the number up to which steps are in it.
+    fn take_orders(&mut self, keep_max: u64) -> (Vec<Order>, u64) {
+        self.trim(keep_max);
+        (std::mem::take(&mut self.orders), self.next)
+    }
+
+    fn trim(&mut self, keep_max: u64) {
+        let all_have = self.cursors.values().min().copied().unwrap_or(self.next);
+        let wanted = all_have.min(self.next.saturating_sub(KEPT));
+        let wanted = wanted.max(self.next.saturating_sub(keep_max));
+        if wanted >= self.oldest + TRIM {
+            self.orders.push(Order::Trim(self.oldest, wanted));
+            self.oldest = wanted;
+        }
+    }
+
+    fn forget_written(&mut self) {
+        while self.recent.len() > RECENT && self.recent.front().is_some_and(|step| step.number < self.durable) {
+            self.recent.pop_front();
+        }
+    }
+}
+
+/// Orders as changes; of the marks of one name only the last is written.
+fn changes_of(orders: &[Order]) -> Vec<Change> {
+    let mut last: HashMap<&str, usize> = HashMap::new();
+    for (at, order) in orders.iter().enumerate() {
+        if let Order::Mark(name, _) | Order::Unmark(name) = order {
+            last.insert(name, at);
+        }
+    }
+    let mut changes = Vec::with_capacity(orders.len());
+    for (at, order) in orders.iter().enumerate() {
+        match order {
+            Order::Step(step) => changes.push(Change::Put(step.number, step.to_bytes())),
+            Order::Trim(from, to) => changes.extend((*from..*to).map(Change::Drop)),
+            Order::Mark(name, bytes) if last.get(name.as_str()) == Some(&at) => {
+                changes.push(Change::Mark(name.clone(), bytes.clone()));
+            }
+            Order::Unmark(name) if last.get(name.as_str()) == Some(&at) => changes.push(Change::Unmark(name.clone())),
+            Order::Mark(..) | Order::Unmark(_) => {}
+        }
+    }
+    changes
+}
+
+fn number_in(bytes: &[u8]) -> u64 {
+    bytes.try_into().map_or(0, u64::from_be_bytes)
+}

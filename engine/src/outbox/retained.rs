@@ -1,0 +1,372 @@
+//! What the broker retains: of every topic the newest state, alerts before counts, until the broker has it.
+
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use serde::Serialize;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use usher_connectors::message::QoS;
+use usher_connectors::publisher::{Publication, PublishError, Publisher};
+
+use crate::alert::{Alert, level};
+use crate::clock::Clock;
+use crate::latency::Latencies;
+use crate::zones::ZoneView;
+
+/// Publications under way at a time; the broker's window is wider.
+const UNDER_WAY: usize = 32;
+/// How long to wait before trying again what the broker did not take.
+const TRY_AGAIN: Duration = Duration::from_secs(1);
+
+/// What a topic should show to whoever subscribes late.
+#[derive(Debug, Clone)]
+pub(super) enum Shown {
+    Alert(Arc<Alert>, Option<Instant>),
+    Json(Bytes),
+    Nothing,
+}
+
+#[derive(Default)]
+struct Waiting {
+    urgent: VecDeque<Arc<str>>,
+    ordinary: VecDeque<Arc<str>>,
+    shown: HashMap<Arc<str>, Shown>,
+    queued: HashSet<Arc<str>>,
+    /// Alerts that stand, by topic, the one that changed last at the end. Subjects of two zones may share a topic.
+    standing: HashMap<Arc<str>, Vec<Arc<Alert>>>,
+    /// Sent and not yet confirmed, by a number of its own.
+    under_way: BTreeMap<u64, Arc<str>>,
+    next_number: u64,
+}
+
+/// The newest state of every topic whose state the broker does not have yet.
+#[derive(Default)]
+pub(super) struct Retained {
+    waiting: Mutex<Waiting>,
+    wake: Notify,
+}
+
+/// The part of a zone that goes out over MQTT.
+#[derive(Serialize)]
+struct Occupancy<'a> {
+    persons: Option<i64>,
+    capacity: Option<u32>,
+    share: Option<f64>,
+    low: Option<i64>,
+    high: Option<i64>,
+    as_of: Option<&'a str>,
+    stale: bool,
+}
+
+impl Waiting {
+    /// What a topic shows need not be known any more, unless it may have to go out again.
+    fn forget(&mut self, topic: &Arc<str>) {
+        let is_wanted = self.queued.contains(topic) || self.under_way.values().any(|other| other == topic);
+        if !is_wanted {
+            self.shown.remove(topic);
+        }
+    }
+}
+
+impl Retained {
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().expect("no holder of this lock panics")
+    }
+
+    /// Shows what stands now under the alert's own topic: this one, or when it is over another that has the same topic.
+    pub(super) fn show_alert(&self, alert: &Arc<Alert>, received: Option<Instant>) {
+        let mut waiting = self.lock();
+        let topic: Arc<str> = alert.topic().into();
+        let standing = waiting.standing.entry(Arc::clone(&topic)).or_default();
+        let was_shown = standing.last().is_none_or(|last| last.id == alert.id);
+        standing.retain(|other| other.id != alert.id);
+        let shown = if alert.state.is_standing() {
+            standing.push(Arc::clone(alert));
+            Shown::Alert(Arc::clone(alert), received)
+        } else {
+            match standing.last() {
+                Some(_) if !was_shown => return,
+                Some(other) => Shown::Alert(Arc::clone(other), None),
+                None => {
+                    waiting.standing.remove(&topic);
+                    Shown::Nothing
+                }
+            }
+        };
+        waiting.shown.insert(Arc::clone(&topic), shown);
+        if waiting.queued.insert(Arc::clone(&topic)) {
+            waiting.urgent.push_back(topic);
+        }
+        drop(waiting);
+        self.wake.notify_one();
+    }
+
+    /// Shows a zone's count.
+    pub(super) fn show_zone(&self, zone: &ZoneView) {
+        let topic: Arc<str> = format!("usher/out/{}/{}/occupancy", level(&zone.site), level(&zone.zone)).into();
+        let occupancy = Occupancy {
+            persons: zone.persons,
+            capacity: zone.capacity,
+            share: zone.share,
+            low: zone.low,
+            high: zone.high,
+            as_of: zone.as_of.as_deref(),
+            stale: zone.stale,
+        };
+        let payload = serde_json::to_vec(&occupancy).expect("numbers and texts are always JSON");
+        let mut waiting = self.lock();
+        waiting.shown.insert(Arc::clone(&topic), Shown::Json(payload.into()));
+        if waiting.queued.insert(Arc::clone(&topic)) {
+            waiting.ordinary.push_back(topic);
+        }
+        drop(waiting);
+        self.wake.notify_one();
+    }
+
+    /// How much waits or is under way.
+    pub(super) fn len(&self) -> usize {
+        let waiting = self.lock();
+        waiting.urgent.len() + waiting.ordinary.len() + waiting.under_way.len()
+    }
+
+    /// What the broker does not have yet, for a checkpoint.
+    pub(super) fn shown(&self) -> Vec<(Arc<str>, Shown)> {
+        let waiting = self.lock();
+        let topics = waiting
+            .under_way
+            .values()
+            .chain(&waiting.urgent)
+            .chain(&waiting.ordinary);
+        let shown = |topic: &Arc<str>| waiting.shown.get(topic).cloned().unwrap_or(Shown::Nothing);
+        topics.map(|topic| (Arc::clone(topic), shown(topic))).collect()
+    }
+
+    /// Takes back what [`kept`] gave.
+    pub(super) fn restore(&self, kept: Vec<(String, String)>) {
+        let mut waiting = self.lock();
+        for (topic, payload) in kept {
+            let topic: Arc<str> = topic.into();
+            let shown = if payload.is_empty() {
+                Shown::Nothing
+            } else {
+                Shown::Json(payload.into())
+            };
+            waiting.shown.insert(Arc::clone(&topic), shown);
+            if waiting.queued.insert(Arc::clone(&topic)) {
+                waiting.urgent.push_back(topic);
+            }
+        }
+        drop(waiting);
+        self.wake.notify_one();
+    }
+
+    /// What is under way is in nobody's hands any more: it goes out again.
+    fn give_back(&self) {
+        let mut waiting = self.lock();
+        for topic in std::mem::take(&mut waiting.under_way).into_values() {
+            if waiting.queued.insert(Arc::clone(&topic)) {
+                waiting.urgent.push_back(topic);
+            }
+        }
+    }
+
+    fn next(&self) -> Option<(u64, Arc<str>)> {
+        let mut waiting = self.lock();
+        let topic = waiting.urgent.pop_front().or_else(|| waiting.ordinary.pop_front())?;
+        let number = waiting.next_number;
+        waiting.next_number += 1;
+        waiting.under_way.insert(number, Arc::clone(&topic));
+        // A newer state that comes from now on has to go out as well.
+        waiting.queued.remove(&topic);
+        Some((number, topic))
+    }
+
+    fn publication(&self, topic: &Arc<str>, qos: QoS) -> (Publication, Option<Instant>) {
+        let shown = self.lock().shown.get(topic).cloned().unwrap_or(Shown::Nothing);
+        let (payload, received) = match shown {
+            Shown::Alert(alert, received) => (alert_json(&alert, received), received),
+            Shown::Json(json) => (json, None),
+            Shown::Nothing => (Bytes::new(), None),
+        };
+        let publication = Publication {
+            topic: Arc::clone(topic),
+            payload,
+            qos,
+            retain: true,
+        };
+        (publication, received)
+    }
+
+    /// Sends until `stop`; what the broker does not take is tried again, for as long as it takes.
+    pub(super) async fn send(
+        &self,
+        publisher: &dyn Publisher,
+        qos: QoS,
+        latencies: &Latencies,
+        clock: &dyn Clock,
+        stop: CancellationToken,
+    ) {
+        // It may have failed before, with topics in its hands.
+        self.give_back();
+        let mut under_way = FuturesUnordered::new();
+        loop {
+            while under_way.len() < UNDER_WAY
+                && let Some((number, topic)) = self.next()
+            {
+                let (publication, received) = self.publication(&topic, qos);
+                under_way.push(async move {
+                    let result = publisher.publish(publication).await;
+                    if let Some(received) = received.filter(|_| result.is_ok()) {
+                        latencies.alert.record(received.elapsed());
+                    }
+                    (number, result)
+                });
+            }
+            tokio::select! {
+                // In this order, so that the same things happening give the same.
+                biased;
+                () = stop.cancelled() => return,
+                Some((number, result)) = under_way.next(), if !under_way.is_empty() => {
+                    if !self.settle(number, result) {
+                        tokio::select! {
+                            () = clock.sleep_until(clock.now() + TRY_AGAIN) => {}
+                            () = stop.cancelled() => return,
+                        }
+                    }
+                }
+                () = self.wake.notified() => {}
+            }
+        }
+    }
+
+    /// True when it is out or never will be; false when it has to be tried again, after a pause.
+    fn settle(&self, number: u64, result: Result<(), PublishError>) -> bool {
+        let mut waiting = self.lock();
+        let Some(topic) = waiting.under_way.remove(&number) else {
+            return true;
+        };
+        match result {
+            Ok(()) => {
+                metrics::counter!("usher_published_total").increment(1);
+                waiting.forget(&topic);
+                true
+            }
+            Err(PublishError::Unconfirmed { topic: told, reason }) => {
+                tracing::warn!(
+                    topic = told,
+                    reason,
+                    "not confirmed by the broker; it will be sent again"
+                );
+                if waiting.queued.insert(Arc::clone(&topic)) {
+                    waiting.urgent.push_front(topic);
+                }
+                false
+            }
+            Err(error) => {
+                tracing::error!(%error, "a message can't go out");
+                metrics::counter!("usher_publish_failures_total").increment(1);
+                waiting.forget(&topic);
+                true
+            }
+        }
+    }
+}
+
+/// Of each topic its payload, which is empty where it is to be cleared.
+pub(super) fn kept(shown: &[(Arc<str>, Shown)]) -> Result<Vec<(String, String)>, serde_json::Error> {
+    let kept = shown.iter().map(|(topic, shown)| {
+        let payload = match shown {
+            Shown::Alert(alert, _) => serde_json::to_string(alert)?,
+            Shown::Json(json) => String::from_utf8_lossy(json).into_owned(),
+            Shown::Nothing => String::new(),
+        };
+        Ok((topic.to_string(), payload))
+    });
+    kept.collect()
+}
+
+/// The alert as JSON, with the time until now as the last stage.
+fn alert_json(alert: &Alert, received: Option<Instant>) -> Bytes {
+    let sent = received.map(|received| {
+        let mut alert = alert.clone();
+        alert.trace.sent_us = u64::try_from(received.elapsed().as_micros()).unwrap_or(u64::MAX);
+        alert
+    });
+    serde_json::to_vec(sent.as_ref().unwrap_or(alert))
+        .expect("an alert is always JSON")
+        .into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::alert::State;
+    use crate::outbox::step::tests::alert;
+
+    /// What goes out next: its number, and the id of the alert; none for an empty payload.
+    fn next(retained: &Retained) -> Option<(u64, Option<String>)> {
+        let (number, topic) = retained.next()?;
+        let (publication, _) = retained.publication(&topic, QoS::AtLeastOnce);
+        let payload: Option<serde_json::Value> = serde_json::from_slice(&publication.payload).ok();
+        Some((
+            number,
+            payload.map(|alert| alert["id"].as_str().unwrap_or("").to_owned()),
+        ))
+    }
+
+    fn unconfirmed() -> Result<(), PublishError> {
+        Err(PublishError::Unconfirmed {
+            topic: "usher/out/main/alert/crowded/hall".to_owned(),
+            reason: "the connection is gone".to_owned(),
+        })
+    }
+
+    #[test]
+    fn a_state_that_was_not_confirmed_goes_again_though_one_before_it_was() {
+        let retained = Retained::default();
+        retained.show_alert(&alert("a", "hall", State::Active), None);
+        let (first, _) = next(&retained).expect("it waits");
+        retained.show_alert(&alert("a", "hall", State::Acknowledged), None);
+        let (second, shown) = next(&retained).expect("it waits");
+        assert_eq!(shown.as_deref(), Some("a"));
+        assert!(retained.settle(first, Ok(())));
+        assert!(!retained.settle(second, unconfirmed()));
+        let (third, shown) = next(&retained).expect("it goes again");
+        assert_eq!(shown.as_deref(), Some("a"), "the alert stands");
+        assert!(retained.settle(third, Ok(())));
+        assert!(
+            retained.lock().shown.is_empty(),
+            "nothing is kept of what the broker has"
+        );
+    }
+
+    #[test]
+    fn a_topic_of_two_subjects_is_empty_when_neither_stands() {
+        let retained = Retained::default();
+        let shown = |id: &str, state| {
+            retained.show_alert(&alert(id, "gate-1", state), None);
+            next(&retained).map(|(number, shown)| {
+                assert!(retained.settle(number, Ok(())));
+                shown
+            })
+        };
+        let of = |id: &str| Some(Some(id.to_owned()));
+        assert_eq!(shown("a", State::Active), of("a"));
+        assert_eq!(shown("b", State::Active), of("b"));
+        assert_eq!(shown("a", State::Cleared), None, "b is shown already");
+        assert_eq!(shown("a", State::Active), of("a"));
+        assert_eq!(shown("a", State::Cleared), of("b"), "b still stands");
+        assert_eq!(shown("b", State::Cleared), Some(None));
+        assert_eq!(
+            shown("b", State::Cleared),
+            Some(None),
+            "also of one not known to have stood"
+        );
+        assert!(retained.lock().standing.is_empty(), "nothing is kept of what is over");
+    }
+}

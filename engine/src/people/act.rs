@@ -1,0 +1,148 @@
+//! An act is what an event means for the person who did it: by which way, how much it weighs, which services it used.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::event::{Event, Kind, Reading, Response, RfidAction, Source};
+use crate::site::Places;
+
+/// The ways by which a person can be in touch, a bit each.
+pub(super) const CHANNELS: [&str; 3] = ["rfid", "web", "reply"];
+/// What a person can use, a bit each: being there, what is done with items, what is done on the web, and answers.
+pub(super) const SERVICES: [&str; 12] = [
+    "stay", "loan", "return", "search", "view", "request", "reserve", "help", "login", "other", "reply", "rating",
+];
+/// Where the services of the web stand among them: what a click can be of.
+const OF_THE_WEB: std::ops::Range<usize> = 3..10;
+/// What stands in `site.toml` as the role of a device or zone through which people leave.
+const EXIT: &str = "exit";
+
+/// What a person answered to a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Answer {
+    /// Yes.
+    Accepted,
+    /// No.
+    Declined,
+}
+
+/// What one event means for its person.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Act {
+    pub(super) person: Arc<str>,
+    pub(super) source: Arc<Source>,
+    /// Which of [`CHANNELS`].
+    pub(super) channel: u8,
+    /// Which of [`SERVICES`], as a bit.
+    pub(super) services: u16,
+    /// What it adds to the score.
+    pub(super) weight: f64,
+    pub(super) loans: u32,
+    pub(super) searches: u32,
+    pub(super) clicks: u32,
+    /// Seen by a reader at a way out.
+    pub(super) leaves: bool,
+    pub(super) answer: Option<Answer>,
+}
+
+impl Act {
+    /// What `event` means for `person`.
+    pub(super) fn of(person: &Arc<str>, event: &Event, places: &Places) -> Self {
+        let (source, reading) = (&event.source, &event.reading);
+        let (clicks, searches) = match reading {
+            Reading::Click { action, count, .. } if action.as_ref() == "search" => (*count, *count),
+            Reading::Click { count, .. } => (*count, 0),
+            _ => (0, 0),
+        };
+        let action = |wanted| matches!(reading, Reading::Rfid { action, .. } if *action == wanted);
+        Self {
+            person: Arc::clone(person),
+            source: Arc::clone(source),
+            channel: match source.kind {
+                Kind::Click => 1,
+                Kind::Reply => 2,
+                _ => 0,
+            },
+            services: services(reading),
+            weight: weight(reading),
+            loans: u32::from(action(RfidAction::Checkout)),
+            searches,
+            clicks,
+            leaves: action(RfidAction::Read) && is_exit(source, places),
+            answer: match reading {
+                Reading::Reply { response, .. } => match response {
+                    Response::Accepted => Some(Answer::Accepted),
+                    Response::Declined => Some(Answer::Declined),
+                    _ => None,
+                },
+                _ => None,
+            },
+        }
+    }
+}
+
+fn is_exit(source: &Source, places: &Places) -> bool {
+    let device = places.device(&source.site, &source.device);
+    let zone = || places.zone(&source.site, &source.zone)?.role.as_deref();
+    let role = device.and_then(|device| device.role.as_deref()).or_else(zone);
+    role == Some(EXIT)
+}
+
+fn services(reading: &Reading) -> u16 {
+    let bit = |service: &str| {
+        let place = SERVICES.iter().position(|name| *name == service);
+        place.map_or(0, |place| 1 << place)
+    };
+    let of_the_web = |action: &str| {
+        let mut names = SERVICES[OF_THE_WEB].iter();
+        names.any(|name| *name == action)
+    };
+    match reading {
+        Reading::Rfid { action, .. } => bit(match action {
+            RfidAction::Read => "stay",
+            RfidAction::Checkout => "loan",
+            RfidAction::Checkin => "return",
+        }),
+        // Clicks are named by whoever sends them: one that is called `loan` is none.
+        Reading::Click { action, .. } if of_the_web(action) => bit(action),
+        Reading::Click { .. } => bit("other"),
+        Reading::Reply { rating: Some(_), .. } => bit("reply") | bit("rating"),
+        Reading::Reply { .. } => bit("reply"),
+        Reading::Gate(_) | Reading::Seat { .. } | Reading::Identify { .. } => 0,
+    }
+}
+
+/// What an act weighs: to borrow or to answer is more than to be seen by an antenna.
+fn weight(reading: &Reading) -> f64 {
+    match reading {
+        Reading::Rfid { action, .. } => match action {
+            RfidAction::Checkout => 1.0,
+            RfidAction::Checkin => 0.5,
+            RfidAction::Read => 0.1,
+        },
+        Reading::Click { action, count, .. } => {
+            let one = match action.as_ref() {
+                "request" | "reserve" => 1.0,
+                "search" | "help" => 0.3,
+                _ => 0.1,
+            };
+            one * f64::from(*count)
+        }
+        Reading::Reply { response, .. } => match response {
+            Response::Accepted => 1.0,
+            Response::Opened => 0.3,
+            _ => 0.1,
+        },
+        Reading::Gate(_) | Reading::Seat { .. } | Reading::Identify { .. } => 0.0,
+    }
+}
+
+/// The names of the bits that are set.
+pub(super) fn names<const N: usize>(bits: u16, names: [&'static str; N]) -> Vec<&'static str> {
+    let named = names.into_iter().enumerate();
+    named
+        .filter(|(place, _)| bits & (1 << place) != 0)
+        .map(|(_, name)| name)
+        .collect()
+}

@@ -1,0 +1,47 @@
+//! Erasing a person: figures, the visit that is going on, acts that wait, and that the person does not want to be known.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::People;
+use crate::erasure::Who;
+use crate::identity::Regrouping;
+
+impl People {
+    /// Forgets all about somebody, as if nobody had ever been seen: who comes again is new. Gives how many there were.
+    pub fn erase(&mut self, who: &Who) -> u64 {
+        let named = match who.names() {
+            Some(names) => names.to_vec(),
+            None => who.among(self.places.keys().chain(&self.opted_out)),
+        };
+        let mut erased: BTreeSet<Arc<str>> = BTreeSet::new();
+        self.repairing.erase(who);
+        self.left_out.retain(|name| !who.is(name));
+        for name in named {
+            if self.places.contains_key(&name) {
+                self.forget(&name);
+                erased.insert(Arc::clone(&name));
+            }
+            if self.opted_out.remove(&name) {
+                self.note_row(&name, None);
+                erased.insert(name);
+            }
+        }
+        // Acts that wait have the name under which they were done.
+        let aliases = &self.aliases;
+        self.held.retain(|_, act| {
+            let person = aliases.person(&act.person);
+            let is_theirs = who.is(&act.person) || who.is(person);
+            if is_theirs {
+                erased.insert(Arc::clone(person));
+            }
+            !is_theirs
+        });
+        erased.len() as u64
+    }
+
+    /// Names are other persons' now that somebody was erased.
+    pub fn rename(&mut self, regrouping: &Regrouping) {
+        self.aliases.apply(regrouping);
+    }
+}

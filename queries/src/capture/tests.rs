@@ -1,0 +1,206 @@
+//! A chain of captures, held against the snapshots of the same moments.
+
+use std::collections::BTreeMap;
+use std::hash::BuildHasher;
+
+use arrow::util::display::array_value_to_string;
+
+use super::*;
+use crate::feeding::{Event, SECOND, event, push, queries};
+use crate::query_set::QuerySet;
+
+/// What an operator's captures are as bytes, and what came last of it.
+type Segments = (Vec<Vec<u8>>, Option<Vec<u8>>);
+
+/// What is kept of captures: what a checkpoint keeps.
+#[derive(Default)]
+pub(crate) struct Chain {
+    queries: Vec<u8>,
+    references: Option<QuerySnapshot>,
+    operators: BTreeMap<u64, Segments>,
+}
+
+impl Chain {
+    /// Puts what has changed behind what was captured before; gives the bytes of it.
+    pub(crate) fn take(&mut self, queries: &mut QuerySet) -> usize {
+        let capture = queries.capture().expect("it can be captured");
+        self.queries = queries_to_bytes(&capture.queries).expect("it can be written");
+        self.references = capture.references;
+        let mut before = std::mem::take(&mut self.operators);
+        let mut bytes = 0;
+        for captured in capture.operators {
+            let (mut rows, mut head) = before.remove(&captured.operator).unwrap_or_default();
+            assert!(
+                captured.begins_anew || !rows.is_empty() || head.is_some(),
+                "a change of nothing"
+            );
+            if captured.begins_anew {
+                (rows, head) = (Vec::new(), None);
+            }
+            rows.extend(rows_to_bytes(&captured.rows).expect("it can be written"));
+            head = captured
+                .head
+                .map(|head| head_to_bytes(&head).expect("it can be written"))
+                .or(head);
+            bytes += captured.rows.iter().map(RecordBatch::num_rows).sum::<usize>();
+            self.operators.insert(captured.operator, (rows, head));
+        }
+        bytes
+    }
+
+    /// What the captures come to.
+    pub(crate) fn snapshots(&self) -> Vec<QuerySnapshot> {
+        let queries = queries_from_bytes(&self.queries).expect("it was captured");
+        let of_queries = queries.iter().map(|query| {
+            let snapshot = query.snapshot(|operator| {
+                let (rows, head) = &self.operators[&operator];
+                assembled(rows, head.as_deref())
+            });
+            snapshot.expect("it can be put together")
+        });
+        self.references.iter().cloned().chain(of_queries).collect()
+    }
+
+    /// What is done behind the `number`th batch: something is taken ahead, or captured and held against what there is; now
+    /// and then all goes through bytes, which are given, and the chain begins anew.
+    pub(crate) fn step(&mut self, queries: &mut QuerySet, number: usize) -> Option<Vec<QuerySnapshot>> {
+        let mut room = number % 4;
+        queries.gather(&mut room).expect("it can be captured");
+        if number % 3 == 1 {
+            return None;
+        }
+        self.take(queries);
+        self.hold_against(queries, "captured bit by bit");
+        let is_end = matches!(number % 5, 2 | 4);
+        is_end.then(|| {
+            let snapshots = self.snapshots();
+            *self = Self::default();
+            let through_bytes = |snapshot: &QuerySnapshot| {
+                QuerySnapshot::from_bytes(&snapshot.to_bytes().expect("it can be written")).expect("it can be read")
+            };
+            snapshots.iter().map(through_bytes).collect()
+        })
+    }
+
+    /// Says where the captures come to something else than the snapshot of the same moment.
+    pub(crate) fn hold_against(&self, queries: &mut QuerySet, words: &str) {
+        let whole = queries.snapshot().expect("it can be written");
+        let captured = self.snapshots();
+        let names = |all: &[QuerySnapshot]| all.iter().map(|one| one.name.clone()).collect::<Vec<_>>();
+        assert_eq!(names(&captured), names(&whole), "{words}");
+        for (captured, whole) in captured.iter().zip(&whole) {
+            assert_eq!(captured.fingerprint, whole.fingerprint, "{words}");
+            let (captured_lines, lines) = (lines(captured), lines(whole));
+            let other: Vec<_> = captured_lines.iter().filter(|line| !lines.contains(line)).collect();
+            let missing: Vec<_> = lines.iter().filter(|line| !captured_lines.contains(line)).collect();
+            assert!(
+                captured_lines == lines,
+                "{words}: {}\ncaptured {other:#?}\nthere is {missing:#?}",
+                captured.name
+            );
+        }
+    }
+}
+
+/// Each row as text, by part, in no order.
+fn lines(snapshot: &QuerySnapshot) -> Vec<String> {
+    let mut lines = Vec::new();
+    for (number, part) in &snapshot.parts {
+        for row in 0..part.num_rows() {
+            let schema = part.schema();
+            let mut cells: Vec<String> = schema
+                .fields()
+                .iter()
+                .zip(part.columns())
+                .map(|(field, column)| {
+                    let text = array_value_to_string(column, row).expect("it can be shown");
+                    // The set of a DISTINCT comes in another order each time.
+                    let mut items: Vec<&str> = text.trim_matches(['[', ']']).split(", ").collect();
+                    if text.starts_with('[') {
+                        items.sort_unstable();
+                    }
+                    let text = items.join(", ");
+                    match text.len() {
+                        0..200 => format!("{} {text}", field.name()),
+                        _ => format!("{} {:x}", field.name(), rustc_hash::FxBuildHasher.hash_one(&text)),
+                    }
+                })
+                .collect();
+            cells.sort();
+            lines.push(format!("{number}: {}", cells.join(", ")));
+        }
+    }
+    lines.sort();
+    lines
+}
+
+#[test]
+fn of_many_rows_that_wait_those_alone_are_captured_that_changed() {
+    const ROWS: usize = 2_000;
+    let interval = "b.event_time BETWEEN a.event_time AND a.event_time + INTERVAL '1 hour'";
+    let pattern = "MATCH_RECOGNIZE (PARTITION BY zone ORDER BY event_time MEASURES last(B.event_time) AS at \
+                   PATTERN (A B) WITHIN INTERVAL '1 hour' DEFINE A AS A.antenna = 1, B AS B.antenna = 2)";
+    let mut queries = queries(&format!(
+        "CREATE QUERY pairs AS SELECT a.event_id AS a, b.event_id AS b FROM rfid a JOIN click b ON a.zone = b.zone AND {interval};
+         CREATE QUERY unpaired AS SELECT a.event_id AS a, b.event_id AS b FROM rfid a LEFT JOIN click b ON a.zone = b.zone
+             AND {interval};
+         CREATE QUERY silent AS SELECT zone, absent_at FROM ABSENT(rfid, event_time, zone, INTERVAL '1 hour');
+         CREATE QUERY begun AS SELECT * FROM rfid {pattern};
+         CREATE QUERY waiting WITH (lateness = '1 hour') AS SELECT * FROM rfid {pattern};"
+    ));
+    let read = |number: usize| Event {
+        time: 100 * SECOND + number as i64,
+        left: 100 * SECOND + number as i64,
+        zone: (number % 200) as u8,
+        number: 1,
+        ..event("rfid", 0, 0)
+    };
+    let feed = |queries: &mut QuerySet, from: usize, to: usize| {
+        let events: Vec<Event> = (from..to).map(read).collect();
+        push(queries, &(from..to).zip(&events).collect::<Vec<_>>(), &mut Vec::new());
+        queries.advance(events[events.len() - 1].left, &mut Vec::new());
+    };
+    feed(&mut queries, 0, ROWS);
+    let mut chain = Chain::default();
+    // Ahead of the first one, bit by bit.
+    for _ in 0..20 {
+        let mut room = 100;
+        queries.gather(&mut room).expect("it can be captured");
+        assert_eq!(room, 0, "a turn takes what there is room for and no more");
+    }
+    let all = chain.take(&mut queries);
+    assert!(all > 3 * ROWS, "{all} rows");
+    chain.hold_against(&mut queries, "all of it");
+    for number in ROWS..ROWS + 5 {
+        feed(&mut queries, number, number + 1);
+        let rows = chain.take(&mut queries);
+        assert!((5..=12).contains(&rows), "of one event {rows} rows were captured");
+        chain.hold_against(&mut queries, "one more");
+    }
+}
+
+#[test]
+fn a_session_that_goes_on_while_all_are_gone_through_is_captured_once() {
+    let mut queries = queries(
+        "CREATE QUERY visits AS SELECT zone, window_start, window_end, count(*) AS n
+             FROM SESSION(rfid, event_time, INTERVAL '1 hour') GROUP BY zone, window_start, window_end;",
+    );
+    let read = |number: usize, zone: u8| Event {
+        time: 100 * SECOND + number as i64,
+        left: 100 * SECOND + number as i64,
+        zone,
+        number: 1,
+        ..event("rfid", 0, 0)
+    };
+    let first: Vec<Event> = (0..10).map(|number| read(number, number as u8)).collect();
+    push(&mut queries, &(0..10).zip(&first).collect::<Vec<_>>(), &mut Vec::new());
+    let mut chain = Chain::default();
+    // One key at a time, the last of which changes before it is come to, and behind that.
+    for number in 10..200 {
+        let mut room = 1;
+        queries.gather(&mut room).expect("it can be captured");
+        push(&mut queries, &[(number, &read(number, 9))], &mut Vec::new());
+    }
+    chain.take(&mut queries);
+    chain.hold_against(&mut queries, "gone through key by key");
+}

@@ -100,14 +100,14 @@ async fn people_are_known_by_pseudonym_and_forgotten_when_they_want() -> TestRes
     usher
         .publish(
             web,
-            r#"{"ts":"2026-03-02T09:00:00+08:00","person":"4711","action":"search","query":"a","results":3}"#,
+            r#"{"ts":"2026-03-02T09:00:00+08:00","person":"card-4711","action":"search","query":"a","results":3}"#,
         )
         .await?;
     let reader = "usher/in/main/reading-room/rfid/desk-1";
     usher
         .publish(
             reader,
-            r#"{"ts":"2026-03-02T09:10:00+08:00","tag":"E2801","action":"checkout","person":"4711"}"#,
+            r#"{"ts":"2026-03-02T09:10:00+08:00","tag":"E2801","action":"checkout","person":"card-4711"}"#,
         )
         .await?;
     let rows = usher
@@ -115,7 +115,7 @@ async fn people_are_known_by_pseudonym_and_forgotten_when_they_want() -> TestRes
         .await?;
     assert_eq!(rows.len(), 1, "{rows:?}");
     let person = rows[0]["person"].as_str().ok_or("a person has a pseudonym")?;
-    assert!(person.starts_with("p_") && !person.contains("4711"), "{person}");
+    assert!(person.starts_with("p_") && !person.contains("card-"), "{person}");
     let one = usher.get(&format!("/api/v1/people/{person}")).await?;
     assert_eq!(
         (&one["frequency"], &one["breadth"], &one["life_cycle"]),
@@ -148,7 +148,7 @@ async fn people_are_known_by_pseudonym_and_forgotten_when_they_want() -> TestRes
     usher
         .publish(
             "usher/in/main/reading-room/reply/app",
-            r#"{"person":"4711","message":"m","response":"opted_out"}"#,
+            r#"{"person":"card-4711","message":"m","response":"opted_out"}"#,
         )
         .await?;
     assert_eq!(usher.query("SELECT person FROM people").await?.len(), 0);

@@ -20,7 +20,7 @@ mod waiting;
 mod watch;
 mod watches;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -92,7 +92,7 @@ pub struct Alerts {
     /// Clocks by when they ring.
     clocks: BTreeSet<(i64, Arc<str>, Bell)>,
     /// Ids of what is pending or standing, to its watch.
-    by_id: FxHashMap<String, Arc<str>>,
+    by_id: BTreeMap<String, Arc<str>>,
     relations: Relations,
     /// Rules whose rows may come out of order while time is being moved on.
     mixed: FxHashSet<Arc<str>>,

@@ -1,9 +1,8 @@
 //! Changes remember which entries of a part changed since they were last captured, so that a capture need not take all,
 //! and can take them ahead of its moment, in turns.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::Hash;
-
-use rustc_hash::FxHashSet;
 
 use crate::capture::{Rows, Since};
 
@@ -33,7 +32,7 @@ impl Chain {
 /// Contract, trusted: entries keep their order; what moves within it is noted.
 pub trait Noted {
     /// What an entry is known by.
-    type Key: Eq + Hash + Clone;
+    type Key: Ord + Clone;
     /// What is written of it.
     type Value;
 
@@ -58,7 +57,8 @@ struct Taking<K, V> {
     /// How many of the entries were gone through, and the last of these; `None` behind the end.
     walk: Option<(usize, Option<K>)>,
     noted: Vec<K>,
-    is_noted: FxHashSet<K>,
+    /// In a tree, which grows a little at a time.
+    is_noted: BTreeSet<K>,
     rows: Rows<K, V>,
     chain: Chain,
 }
@@ -69,7 +69,7 @@ impl<K, V> Default for Changes<K, V> {
     }
 }
 
-impl<K: Eq + Hash + Clone, V> Changes<K, V> {
+impl<K: Ord + Clone, V> Changes<K, V> {
     /// An entry changed, came or went.
     pub fn note(&mut self, key: &K) {
         if let Some(taking) = &mut self.taking
@@ -91,7 +91,7 @@ impl<K: Eq + Hash + Clone, V> Changes<K, V> {
             begins_anew: true,
             walk: Some((0, None)),
             noted: Vec::new(),
-            is_noted: FxHashSet::default(),
+            is_noted: BTreeSet::new(),
             rows: Rows::default(),
             chain: Chain::default(),
         });
@@ -136,7 +136,7 @@ impl<K: Eq + Hash + Clone, V> Changes<K, V> {
 }
 
 /// Of a part that keeps its entries by key, in order.
-impl<K: Ord + Hash + Clone, V: Clone> Noted for std::collections::BTreeMap<K, V> {
+impl<K: Ord + Clone, V: Clone> Noted for BTreeMap<K, V> {
     type Key = K;
     type Value = V;
 
@@ -155,7 +155,7 @@ impl<K: Ord + Hash + Clone, V: Clone> Noted for std::collections::BTreeMap<K, V>
 }
 
 /// Of a part that keeps them as they came. One that takes an entry out has to note the one that takes its place.
-impl<K: Eq + Hash + Clone, V: Clone, S: std::hash::BuildHasher> Noted for indexmap::IndexMap<K, V, S> {
+impl<K: Ord + Hash + Clone, V: Clone, S: std::hash::BuildHasher> Noted for indexmap::IndexMap<K, V, S> {
     type Key = K;
     type Value = V;
 

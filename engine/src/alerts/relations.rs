@@ -1,6 +1,6 @@
 //! Relations are what alerts have to do with each other: who holds back whom, and who is told together.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -18,7 +18,7 @@ const PARENTS_MAX: usize = 16;
 /// A place at which an alert that stands holds others back: rule, site, what it is, id.
 type Scope = (Arc<str>, String, ScopeKind, String);
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum ScopeKind {
     /// The very subject.
     Subject,
@@ -30,7 +30,8 @@ enum ScopeKind {
     Site,
 }
 
-/// Which alerts stand where, by what others ask.
+/// Which alerts stand where, by what others ask. In trees, as everything of which there is one for each alert: a hash table
+/// that grows moves all at once, and events wait for that.
 #[derive(Debug, Default)]
 pub(super) struct Relations {
     /// Rules by the name of one that holds them back.
@@ -38,13 +39,13 @@ pub(super) struct Relations {
     /// Rules whose alerts have to do with others'.
     linked: FxHashSet<Arc<str>>,
     /// Standing alerts of rules that hold others back, by where they do.
-    by_scope: FxHashMap<Scope, BTreeSet<Arc<str>>>,
-    scopes: FxHashMap<Arc<str>, Vec<Scope>>,
+    by_scope: BTreeMap<Scope, BTreeSet<Arc<str>>>,
+    scopes: BTreeMap<Arc<str>, Vec<Scope>>,
     /// Standing alerts of rules that may be held back.
     held: BTreeSet<Arc<str>>,
     /// Members by the key of their group, and the other way round with how grave each is.
-    members: FxHashMap<Arc<str>, Members>,
-    group_of: FxHashMap<Arc<str>, (Arc<str>, usize)>,
+    members: BTreeMap<Arc<str>, Members>,
+    group_of: BTreeMap<Arc<str>, (Arc<str>, usize)>,
 }
 
 /// The alerts of a group. What is said of them costs the same however many they are.

@@ -2,10 +2,8 @@
 //!
 //! A checkpoint shares them: one that changes afterwards is copied then, and no other.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
-
-use indexmap::IndexMap;
-use rustc_hash::FxBuildHasher;
 
 use super::watch::Watch;
 use crate::capture::{Json, Since};
@@ -14,10 +12,11 @@ use crate::changes::Changes;
 /// A watch as a checkpoint has it.
 pub(super) type KeptWatch = Json<Arc<Watch>>;
 
-/// All watches, by the key of rule and subject.
+/// All watches, by the key of rule and subject. In a tree: a hash table of a hundred thousand that grows moves all of them at
+/// once, and events wait for that.
 #[derive(Debug, Default)]
 pub(super) struct Watches {
-    by_key: IndexMap<Arc<str>, KeptWatch, FxBuildHasher>,
+    by_key: BTreeMap<Arc<str>, KeptWatch>,
     changes: Changes<Arc<str>, KeptWatch>,
 }
 
@@ -36,8 +35,10 @@ impl Watches {
 
     /// To change it, which is noted.
     pub(super) fn get_mut(&mut self, key: &str) -> Option<&mut Watch> {
-        let (_, key, Json(watch)) = self.by_key.get_full_mut(key)?;
-        self.changes.note(key);
+        if let Some((key, _)) = self.by_key.get_key_value(key) {
+            self.changes.note(key);
+        }
+        let Json(watch) = self.by_key.get_mut(key)?;
         Some(Arc::make_mut(watch))
     }
 
@@ -52,12 +53,8 @@ impl Watches {
     }
 
     pub(super) fn remove(&mut self, key: &str) {
-        if let Some((at, key, _)) = self.by_key.swap_remove_full(key) {
+        if let Some((key, _)) = self.by_key.remove_entry(key) {
             self.changes.note(&key);
-            // The last one stands in its place now, where a capture may have been already.
-            if let Some((moved, _)) = self.by_key.get_index(at) {
-                self.changes.note(moved);
-            }
         }
     }
 

@@ -35,8 +35,8 @@ const ROWS_MIN: usize = 1_024;
 /// processor keeps at hand, and a state of gigabytes has some thousands.
 const SEGMENT_BYTES: usize = 1 << 20;
 
-/// Rows that are taken few at a time are put together when there are so many. A batch of sixteen takes ten times what is in it:
-/// its columns, what describes them, and room for 64 bytes in each.
+/// Rows that are taken few at a time are put together when there are so many. A batch of sixteen rows of a join takes
+/// seven times what is in it, for each of its columns has what is to be known of it and room for 64 bytes.
 const TOGETHER: usize = 512;
 /// But not where each is as large as this, bytes: a sketch of 16 KiB is what a row of it takes anyway.
 const LARGE_ROW: usize = 4 << 10;

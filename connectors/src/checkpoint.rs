@@ -54,14 +54,17 @@ pub struct Part {
 }
 
 /// What is to be saved: for each part of the state what is new in it. A part that is not named is no longer there.
+///
+/// `P` gives the changes one after the other, or why one can't be had. Each is asked for when the one before is written, and let
+/// go of then: of a large state no more than one piece has to be in memory as bytes. A part that is named again goes on.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Update {
+pub struct Update<P> {
     /// The first offset not yet in it.
     pub next_offset: Offset,
     /// Version of what the parts mean.
     pub format: u32,
     /// The parts.
-    pub parts: Vec<Change>,
+    pub parts: P,
 }
 
 /// What is new in one part.
@@ -170,9 +173,12 @@ impl CheckpointStore {
     /// neither it nor the one before refers to. Blocks on the disk.
     ///
     /// # Errors
-    /// [`LogError::Unwritable`]; the checkpoints before stay as they were, and the next one must begin anew in every
-    /// part, for what this one knew to be new is in none.
-    pub fn save(&self, update: &Update) -> Result<Saved, LogError> {
+    /// [`LogError::Unwritable`], also where a change can't be had; the checkpoints before stay as they were, and the next one
+    /// must begin anew in every part, for what this one knew to be new is in none.
+    pub fn save<P>(&self, update: Update<P>) -> Result<Saved, LogError>
+    where
+        P: IntoIterator<Item = Result<Change, String>>,
+    {
         let state = &mut *self.lock();
         let sequence = state.next_sequence;
         // The name of a file that failed is not used again.
@@ -185,35 +191,40 @@ impl CheckpointStore {
         saved
     }
 
-    fn save_as(&self, sequence: u64, update: &Update, state: &mut State) -> Result<Saved, LogError> {
+    fn save_as<P>(&self, sequence: u64, update: Update<P>, state: &mut State) -> Result<Saved, LogError>
+    where
+        P: IntoIterator<Item = Result<Change, String>>,
+    {
         let unwritable = |cause: String| LogError::Unwritable {
             path: self.dir.clone(),
             cause: format!("the checkpoint {sequence}: {cause}"),
         };
         std::fs::create_dir_all(&self.dir).map_err(|error| unwritable(error.to_string()))?;
         let mut writing = file::Writing::begin(&self.dir, sequence).map_err(|error| unwritable(error.to_string()))?;
-        let mut chains = BTreeMap::new();
-        for change in &update.parts {
+        let mut chains: BTreeMap<String, Vec<Entry>> = BTreeMap::new();
+        for change in update.parts {
+            let change = change.map_err(unwritable)?;
             let before = state.chains.get(&change.name);
-            let mut chain = match before {
+            let mut chain = match (chains.remove(&change.name), before) {
                 _ if change.begins_anew => Vec::new(),
-                Some(before) => before.clone(),
-                None => {
+                (Some(begun), _) => begun,
+                (None, Some(before)) => before.clone(),
+                (None, None) => {
                     return Err(unwritable(format!(
                         "of the part '{}' there are changes, and nothing that they change",
                         change.name
                     )));
                 }
             };
-            for segment in &change.segments {
+            for segment in change.segments {
+                // Behind what was saved before there is none.
                 let known = before.and_then(|before| before.get(chain.len()));
-                let known = known.filter(|known| change.begins_anew && known.is_of(segment));
-                chain.push(match known {
+                chain.push(match known.filter(|known| known.is_of(&segment)) {
                     Some(known) => known.clone(),
-                    None => writing.write(segment).map_err(|error| unwritable(error.to_string()))?,
+                    None => writing.write(&segment).map_err(|error| unwritable(error.to_string()))?,
                 });
             }
-            chains.insert(change.name.clone(), chain);
+            chains.insert(change.name, chain);
         }
         self.gather(&mut chains, &mut writing, state)
             .map_err(|cause| unwritable(cause.to_string()))?;

@@ -12,8 +12,8 @@ use serde::ser::SerializeSeq;
 use serde::{Deserialize, Serialize};
 use usher_connectors::checkpoint::{Change, Part};
 
-/// Writes a segment down.
-type Write = Box<dyn FnOnce() -> Result<Option<Vec<u8>>, String> + Send>;
+/// The segments of a part, each written down when it is asked for.
+type Segments = Box<dyn Iterator<Item = Result<Vec<u8>, String>> + Send>;
 
 /// The state at one moment: what is new in each part.
 #[derive(Default)]
@@ -26,7 +26,7 @@ pub struct Capture {
 struct CapturedPart {
     name: String,
     begins_anew: bool,
-    writes: Vec<Write>,
+    segments: Segments,
 }
 
 /// Rows of a part of which each replaces the one of its key; one without a value takes it out.
@@ -39,6 +39,8 @@ pub struct Rows<K, V>(Vec<Entries<K, V>>);
 
 /// Rows of a piece.
 const PIECE: usize = 512;
+/// Pieces that are written down as one segment.
+const PIECES_AT_ONCE: usize = 8;
 
 impl<K, V> Default for Rows<K, V> {
     fn default() -> Self {
@@ -135,7 +137,7 @@ pub struct Since<K, V> {
 impl Capture {
     /// A part that is written whole.
     pub fn whole(&mut self, name: &str, write: impl FnOnce() -> Result<Vec<u8>, String> + Send + 'static) {
-        self.put(name, true, Box::new(move || write().map(Some)));
+        self.put(name, true, std::iter::once_with(write));
     }
 
     /// A part of rows by key.
@@ -146,11 +148,14 @@ impl Capture {
     {
         let rows = since.rows;
         self.taken_rows += rows.len();
-        let write = move || match rows.is_empty() {
-            true => Ok(None),
-            false => postcard::to_stdvec(&rows).map(Some).map_err(|error| error.to_string()),
-        };
-        self.put(name, since.begins_anew, Box::new(write));
+        let mut pieces = rows.0.into_iter();
+        let segments = std::iter::from_fn(move || {
+            // They are let go of as soon as they are written down.
+            let some = Rows(pieces.by_ref().take(PIECES_AT_ONCE).collect());
+            let written = || postcard::to_stdvec(&some).map_err(|error| error.to_string());
+            (!some.is_empty()).then(written)
+        });
+        self.put(name, since.begins_anew, segments);
     }
 
     /// What the queries hold.
@@ -166,20 +171,23 @@ impl Capture {
             self.taken_rows += operator.rows.iter().map(RecordBatch::num_rows).sum::<usize>();
             let (rows, head) = (operator.rows, operator.head);
             let name = rows_name(operator.operator);
-            let write = move || rows_to_bytes(&rows).map_err(words);
-            self.put(&name, operator.begins_anew, Box::new(write));
+            let segments = rows_to_bytes(rows).map(move |segment| segment.map_err(words));
+            self.put(&name, operator.begins_anew, segments);
             let (name, has_head) = (head_name(operator.operator), head.is_some());
-            let write = move || head.as_ref().map(head_to_bytes).transpose().map_err(words);
+            let segments = head.into_iter().map(move |head| head_to_bytes(&head).map_err(words));
             // Where all is in the rows there is no head; where nothing has changed the last one stays.
-            self.put(&name, has_head || operator.begins_anew, Box::new(write));
+            self.put(&name, has_head || operator.begins_anew, segments);
         }
     }
 
-    fn put(&mut self, name: &str, begins_anew: bool, write: Write) {
+    fn put<S>(&mut self, name: &str, begins_anew: bool, segments: S)
+    where
+        S: Iterator<Item = Result<Vec<u8>, String>> + Send + 'static,
+    {
         self.parts.push(CapturedPart {
             name: name.to_owned(),
             begins_anew,
-            writes: vec![write],
+            segments: Box::new(segments),
         });
     }
 
@@ -188,22 +196,42 @@ impl Capture {
         self.taken_rows
     }
 
-    /// Writes everything down. Takes as long as the state that is new is large.
-    ///
-    /// # Errors
-    /// In words, when a part can't be written.
-    pub fn written(self) -> Result<Vec<Change>, String> {
-        let parts = self.parts.into_iter().map(|part| {
-            let name = part.name;
-            let segments = part.writes.into_iter().filter_map(|write| write().transpose());
-            let segments: Result<Vec<Bytes>, String> = segments.map(|segment| segment.map(Bytes::from)).collect();
-            Ok(Change {
-                segments: segments.map_err(|cause| format!("the part '{name}' can't be saved: {cause}"))?,
+    /// Writes everything down, a piece each time that one is asked for, and lets go of what the piece was made of: a state that
+    /// begins anew is never there a second time as bytes. Gives words where a part can't be written. All of it takes as long as
+    /// the state that is new is large.
+    pub fn pieces(self) -> impl Iterator<Item = Result<Change, String>> {
+        self.parts.into_iter().flat_map(|part| {
+            // A part of which nothing is new is named all the same.
+            let begun = Change {
+                name: part.name.clone(),
                 begins_anew: part.begins_anew,
-                name,
-            })
-        });
-        parts.collect()
+                segments: Vec::new(),
+            };
+            let name = part.name;
+            let pieces = part.segments.map(move |segment| {
+                let segment = segment.map_err(|cause| format!("the part '{name}' can't be saved: {cause}"))?;
+                Ok(Change {
+                    name: name.clone(),
+                    begins_anew: false,
+                    segments: vec![segment.into()],
+                })
+            });
+            std::iter::once(Ok(begun)).chain(pieces)
+        })
+    }
+
+    /// All that is written, a change a part.
+    #[cfg(test)]
+    pub(crate) fn written(self) -> Result<Vec<Change>, String> {
+        let mut all: Vec<Change> = Vec::new();
+        for piece in self.pieces() {
+            let piece = piece?;
+            match all.last_mut().filter(|last| last.name == piece.name) {
+                Some(last) => last.segments.extend(piece.segments),
+                None => all.push(piece),
+            }
+        }
+        Ok(all)
     }
 }
 

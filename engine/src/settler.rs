@@ -258,13 +258,13 @@ fn save(
     let update = Update {
         next_offset: captured.next_offset,
         format: FORMAT,
-        parts: captured.capture.written()?,
+        parts: captured.capture.pieces(),
     };
     if is_alone {
         // A part that is as it was would otherwise stay where it lies, beside what is to go.
         checkpoints.begin_anew();
     }
-    let saved = checkpoints.save(&update).map_err(|error| error.to_string())?;
+    let saved = checkpoints.save(update).map_err(|error| error.to_string())?;
     let dropped = match is_alone {
         true => checkpoints.keep_last().map_err(|error| error.to_string())?,
         false => 0,

@@ -26,7 +26,7 @@ use crate::key_bytes::{HashedKey, KeyBytes};
 use crate::operator::{Context, Footprint, LateRow, Operator, Progress};
 use crate::row::{Row, Rows};
 use crate::time_bound::shown_us;
-use crate::value::Value;
+use crate::value::{Value, row_bytes, shared_bytes};
 
 /// Why a row takes no part.
 pub(crate) const ABSENCE_WAS_FINAL: &str = "the absence it would have ended was final";
@@ -80,7 +80,8 @@ struct Waiting {
 
 impl Waiting {
     fn size(&self, key: &[u8]) -> usize {
-        BYTES_PER_ROW + key.len() + self.values.iter().map(Value::size).sum::<usize>()
+        let cause = self.cause.as_ref().map_or(0, |cause| shared_bytes(cause.len()));
+        BYTES_PER_ROW + shared_bytes(key.len()) + cause + row_bytes(&self.values)
     }
 }
 

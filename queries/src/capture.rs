@@ -31,6 +31,15 @@ pub type Error = DataFusionError;
 const CHAIN_MAX: usize = 32;
 /// So many rows behind the first ones are too few to begin anew for.
 const ROWS_MIN: usize = 1_024;
+/// Bytes of rows that are written down as one, at most, where they were not taken at once. A few of them fit into what a
+/// processor keeps at hand, and a state of gigabytes has some thousands.
+const SEGMENT_BYTES: usize = 1 << 20;
+
+/// Rows that are taken few at a time are put together when there are so many. A batch of sixteen rows of a join takes
+/// seven times what is in it, for each of its columns has what is to be known of it and room for 64 bytes.
+const TOGETHER: usize = 512;
+/// But not where each is as large as this, bytes: a sketch of 16 KiB is what a row of it takes anyway.
+const LARGE_ROW: usize = 4 << 10;
 
 /// The column of the number of what a row belongs to: rows of the same one replace earlier ones.
 pub(crate) const ENTITY: &str = "entity";
@@ -157,6 +166,9 @@ pub(crate) struct Taken {
     begins_anew: bool,
     turn: i64,
     rows: Vec<RecordBatch>,
+    /// The last of them while they are few, which are to be put together.
+    few: Vec<RecordBatch>,
+    few_rows: usize,
     /// Rows of the chain so far.
     rows_in_chain: usize,
     captures: usize,
@@ -170,6 +182,8 @@ impl Taken {
             begins_anew: true,
             turn: 0,
             rows: Vec::new(),
+            few: Vec::new(),
+            few_rows: 0,
             rows_in_chain: 0,
             captures: 0,
         }
@@ -181,14 +195,41 @@ impl Taken {
         self.turn
     }
 
-    pub(crate) fn push(&mut self, rows: RecordBatch) {
+    /// Puts rows behind those that were taken before.
+    ///
+    /// # Errors
+    /// When they have other columns.
+    pub(crate) fn push(&mut self, rows: RecordBatch) -> Result<()> {
         self.rows_in_chain += rows.num_rows();
-        self.rows.push(rows);
+        if rows.num_rows() >= TOGETHER || rows.get_array_memory_size() >= LARGE_ROW * rows.num_rows().max(8) {
+            // Copying it would take longer than it is worth.
+            self.end_few();
+            self.rows.push(rows);
+            return Ok(());
+        }
+        self.few_rows += rows.num_rows();
+        self.few.push(rows);
+        if self.few_rows >= TOGETHER
+            && let Some(first) = self.few.first()
+        {
+            let together = concat_batches(&first.schema(), &self.few)?;
+            self.few.clear();
+            self.few_rows = 0;
+            self.rows.push(together);
+        }
+        Ok(())
+    }
+
+    /// What is few stays as it is.
+    fn end_few(&mut self) {
+        self.rows.append(&mut self.few);
+        self.few_rows = 0;
     }
 
     /// The capture, and whether the chain goes on: it does not when it is longer than `kept` rows are worth.
     pub(crate) fn capture(&mut self, head: CapturedHead, kept: usize) -> (CapturedOperator, bool) {
         self.captures += 1;
+        self.end_few();
         let captured = CapturedOperator {
             operator: self.operator,
             begins_anew: std::mem::take(&mut self.begins_anew),
@@ -200,20 +241,33 @@ impl Taken {
     }
 }
 
-/// Rows of a captured operator as an Arrow stream; `None` of none.
-///
-/// # Errors
-/// When Arrow can't write a column.
-pub fn rows_to_bytes(rows: &[RecordBatch]) -> Result<Option<Vec<u8>>> {
-    let Some(first) = rows.first() else { return Ok(None) };
-    match rows {
-        [one] => to_stream(one).map(Some),
-        all => to_stream(&concat_batches(&first.schema(), all)?).map(Some),
-    }
+/// Rows of a captured operator as Arrow streams, each about 1 MiB, or one row set that was taken at once where that is larger;
+/// none of none. A stream is made when it is asked for, and its rows are let go of: that of a large operator which begins anew
+/// takes no more memory than a piece of it beside the rows. An item is an error where Arrow can't write a column.
+pub fn rows_to_bytes(rows: Vec<RecordBatch>) -> impl Iterator<Item = Result<Vec<u8>>> {
+    let mut rows = rows.into_iter().peekable();
+    std::iter::from_fn(move || {
+        let mut some: Vec<RecordBatch> = Vec::new();
+        let mut bytes = 0;
+        while let Some(next) = rows.next_if(|next| some.is_empty() || bytes + bytes_of(next) <= SEGMENT_BYTES) {
+            bytes += bytes_of(&next);
+            some.push(next);
+        }
+        let first = some.first()?;
+        let all = concat_batches(&first.schema(), &some);
+        drop(some);
+        Some(all.map_err(Into::into).and_then(|all| to_stream(&all)))
+    })
 }
 
-/// The state of an operator from the chain of what was captured of it: each of `rows` as [`rows_to_bytes`] gave it, the
-/// earliest first, and the last head.
+/// Bytes of the rows themselves, whatever they were cut from.
+fn bytes_of(rows: &RecordBatch) -> usize {
+    let of_column = |column: &ArrayRef| column.to_data().get_slice_memory_size().unwrap_or_default();
+    rows.columns().iter().map(of_column).sum()
+}
+
+/// The state of an operator from the chain of what was captured of it: each of `rows` as [`rows_to_bytes`] gave it, however
+/// many it gave of a capture, the earliest first, and the last head.
 ///
 /// # Errors
 /// When the bytes are no Arrow data, or lack what a capture has.

@@ -20,7 +20,7 @@ use crate::key_bytes::{HashedKey, KeyBytes};
 use crate::operator::{Context, Footprint, LateRow, Operator, Progress};
 use crate::row::{Row, Rows};
 use crate::time_bound::shown_us;
-use crate::value::Value;
+use crate::value::{Value, row_bytes, shared_bytes};
 
 /// Why a row takes no part in a join.
 pub(crate) const PARTNERS_WERE_FINAL: &str = "the rows it could be joined with were final";
@@ -104,7 +104,8 @@ type KeptAt = (usize, Place);
 
 impl Kept {
     fn size(&self, key: &[u8]) -> usize {
-        BYTES_PER_ROW + key.len() + self.values.iter().map(Value::size).sum::<usize>()
+        let cause = self.cause.as_ref().map_or(0, |cause| shared_bytes(cause.len()));
+        BYTES_PER_ROW + shared_bytes(key.len()) + cause + row_bytes(&self.values)
     }
 }
 

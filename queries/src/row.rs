@@ -9,7 +9,7 @@ use datafusion::common::Result;
 
 use crate::flow::Flow;
 use crate::rows::{json_of, value_to_json};
-use crate::value::{Value, column_of};
+use crate::value::{Value, column_of, row_bytes};
 
 /// One row with what SQL does not see of it, as a [`Flow`] has it for many. Clones share the values.
 #[derive(Debug, Clone)]
@@ -86,10 +86,10 @@ impl Rows {
         }
     }
 
-    /// How many bytes the values take, by estimate.
+    /// How many bytes the values take, by estimate. Of one, those of its texts and their counts count as well.
     pub(crate) fn bytes(&self) -> usize {
         match self {
-            Self::One(row) => row.values.iter().map(Value::size).sum(),
+            Self::One(row) => row_bytes(&row.values),
             Self::Many(flow) => {
                 let columns = flow.batch.columns().iter();
                 columns

@@ -102,12 +102,13 @@ impl Value {
         })
     }
 
-    /// How many bytes it takes, by estimate.
+    /// How many bytes it takes, by estimate: the cell, and what an allocator takes for what lies elsewhere.
     pub(crate) fn size(&self) -> usize {
         size_of::<Self>()
             + match self {
-                Self::Text(text) => text.len(),
-                Self::Other(array) => array.get_array_memory_size(),
+                Self::Text(text) => shared_bytes(text.len()),
+                // The array itself is shared as well, and its buffers are.
+                Self::Other(array) => shared_bytes(0) + array.get_array_memory_size(),
                 _ => 0,
             }
     }
@@ -147,6 +148,31 @@ impl Value {
         }
         true
     }
+}
+
+/// Bytes of the two counts before what an [`Arc`] holds.
+const COUNTS: usize = 2 * size_of::<usize>();
+
+/// What an allocator takes for so many bytes behind an [`Arc`].
+pub(crate) fn shared_bytes(bytes: usize) -> usize {
+    allocated_bytes(COUNTS + bytes)
+}
+
+/// What an allocator takes for so many bytes: mimalloc, whose blocks are of 16, 32, 48 and 64 bytes and then of four sizes each
+/// time that they double. Others are alike.
+pub(crate) fn allocated_bytes(bytes: usize) -> usize {
+    let step = match bytes {
+        0 => return 0,
+        1..=64 => 16,
+        _ => (bytes - 1).ilog2().checked_sub(2).map_or(16, |log| 1 << log),
+    };
+    bytes.next_multiple_of(step)
+}
+
+/// What so many cells take that lie behind an [`Arc`], with all that lies behind them.
+pub(crate) fn row_bytes(values: &[Value]) -> usize {
+    let beside = |value: &Value| value.size() - size_of::<Value>();
+    shared_bytes(size_of_val(values)) + values.iter().map(beside).sum::<usize>()
 }
 
 /// The column of these values; `data_type` is the column's.
@@ -222,4 +248,33 @@ pub(crate) fn is_plain(data_type: &DataType) -> bool {
             | DataType::Utf8
             | DataType::Timestamp(TimeUnit::Microsecond, None)
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_takes_its_counts_and_what_its_block_has_over() {
+        let of_text = |length: usize| Value::Text("x".repeat(length).into()).size() - size_of::<Value>();
+        // Of a short one the text is the least.
+        assert_eq!((of_text(0), of_text(1), of_text(16)), (16, 32, 32));
+        assert_eq!((of_text(17), of_text(48)), (48, 64));
+        // 64 bytes of text are 80 with the counts, and the next block beyond 80 is of 96.
+        assert_eq!(
+            (of_text(64), of_text(65), of_text(112), of_text(113)),
+            (80, 96, 128, 160)
+        );
+        assert_eq!(of_text(1_000), 1_024);
+        assert_eq!(of_text(1_009), 1_280);
+        assert_eq!(Value::Int(1).size(), size_of::<Value>());
+    }
+
+    #[test]
+    fn a_row_takes_its_cells_in_one_block_and_the_texts_of_each() {
+        let row = [Value::Int(1), Value::Null, Value::Text("hall".into())];
+        assert_eq!(row_bytes(&row), allocated_bytes(16 + 3 * size_of::<Value>()) + 32);
+        assert_eq!(row_bytes(&[]), 16);
+        assert_eq!(allocated_bytes(0), 0);
+    }
 }

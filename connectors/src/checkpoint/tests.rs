@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
 
@@ -16,11 +18,11 @@ fn change(name: &str, begins_anew: bool, segments: &[&[u8]]) -> Change {
     }
 }
 
-fn update(next_offset: u64, parts: Vec<Change>) -> Update {
+fn update(next_offset: u64, parts: Vec<Change>) -> Update<Vec<Result<Change, String>>> {
     Update {
         next_offset: Offset(next_offset),
         format: 2,
-        parts,
+        parts: parts.into_iter().map(Ok).collect(),
     }
 }
 
@@ -49,8 +51,8 @@ fn damage(path: &Path, at: usize) -> TestResult {
 fn a_damaged_checkpoint_gives_way_to_the_one_before_and_says_so() -> TestResult {
     let folder = tempfile::tempdir()?;
     let store = CheckpointStore::open(folder.path())?;
-    store.save(&update(10, vec![change("windows", true, &[&[7; 3000]])]))?;
-    store.save(&update(20, vec![change("windows", false, &[&[8; 50]])]))?;
+    store.save(update(10, vec![change("windows", true, &[&[7; 3000]])]))?;
+    store.save(update(20, vec![change("windows", false, &[&[8; 50]])]))?;
     assert_eq!(store.keep_from(), Some(Offset(10)));
     damage(&files(folder.path())[1], 2)?;
     let loaded = CheckpointStore::open(folder.path())?.load()?;
@@ -74,8 +76,8 @@ fn a_damaged_checkpoint_gives_way_to_the_one_before_and_says_so() -> TestResult 
 fn a_save_that_was_cut_off_anywhere_never_happened() -> TestResult {
     let folder = tempfile::tempdir()?;
     let store = CheckpointStore::open(folder.path())?;
-    store.save(&update(1, vec![change("a", true, &[b"first"])]))?;
-    store.save(&update(
+    store.save(update(1, vec![change("a", true, &[b"first"])]))?;
+    store.save(update(
         2,
         vec![change("a", false, &[b"second"]), change("b", true, &[b"b"])],
     ))?;
@@ -91,7 +93,7 @@ fn a_save_that_was_cut_off_anywhere_never_happened() -> TestResult {
     fs::write(folder.path().join("00000000000000000007.unfinished"), b"half")?;
     let store = CheckpointStore::open(folder.path())?;
     for next in [3, 4] {
-        store.save(&update(next, vec![change("a", true, &[b"again"])]))?;
+        store.save(update(next, vec![change("a", true, &[b"again"])]))?;
     }
     assert_eq!(files(folder.path()).len(), 2, "{:?}", files(folder.path()));
     assert_eq!(store.keep_from(), Some(Offset(3)));
@@ -104,7 +106,7 @@ fn what_is_mostly_zeros_takes_little_room() -> TestResult {
     let store = CheckpointStore::open(folder.path())?;
     let mut sketch = vec![0; 1 << 20];
     sketch[77_777] = 9;
-    let saved = store.save(&update(1, vec![change("sketch", true, &[&sketch, b""])]))?;
+    let saved = store.save(update(1, vec![change("sketch", true, &[&sketch, b""])]))?;
     assert!(saved.written_bytes < 8_192, "{saved:?}");
     let again = CheckpointStore::open(folder.path())?;
     assert_eq!(loaded_parts(&again)?["sketch"], [sketch, Vec::new()]);
@@ -123,12 +125,12 @@ fn nothing_new_is_next_to_nothing_written() -> TestResult {
             vec![change("large", true, &[&large]), change("small", true, &[b"s"])],
         )
     };
-    let first = store.save(&whole(1))?;
+    let first = store.save(whole(1))?;
     assert!(first.written_bytes > 1 << 20, "{first:?}");
     // Whether it is handed in again or not: the same bytes are not written twice.
     for next in 2..200 {
         let same = update(next, vec![change("large", false, &[]), change("small", true, &[b"s"])]);
-        let saved = store.save(&if next % 2 == 0 { same } else { whole(next) })?;
+        let saved = store.save(if next % 2 == 0 { same } else { whole(next) })?;
         assert!(saved.written_bytes < 300, "{saved:?}");
         assert_eq!(saved.state_bytes, first.state_bytes);
     }
@@ -169,7 +171,7 @@ fn a_hundred_checkpoints_in_a_chain_are_what_was_saved() -> TestResult {
             parts.push(change(&name, begins_anew, &segments));
         }
         model.retain(|name, _| parts.iter().any(|part| part.name == *name));
-        let saved = store.save(&update(number, parts))?;
+        let saved = store.save(update(number, parts))?;
         must_begin_anew = false;
         assert_eq!(loaded_parts(&store)?, model, "checkpoint {number}");
         assert!(saved.files <= FILES_MAX + KEPT, "{saved:?}");
@@ -200,20 +202,20 @@ fn a_hundred_checkpoints_in_a_chain_are_what_was_saved() -> TestResult {
 fn what_rots_is_found_while_the_one_before_is_still_there() -> TestResult {
     let folder = tempfile::tempdir()?;
     let store = CheckpointStore::open(folder.path())?;
-    store.save(&update(1, vec![change("a", true, &[&[1; 4000]])]))?;
+    store.save(update(1, vec![change("a", true, &[&[1; 4000]])]))?;
     damage(&files(folder.path())[0], 2)?;
-    let failed = store.save(&update(2, vec![change("a", false, &[b"more"])]));
+    let failed = store.save(update(2, vec![change("a", false, &[b"more"])]));
     let words = failed.expect_err("the first segment is not what was saved").to_string();
     assert!(
         words.contains("it was written and can't be read back: file 0 does not hold at 0"),
         "{words}"
     );
-    let failed = store.save(&update(3, vec![change("a", false, &[b"more"])]));
+    let failed = store.save(update(3, vec![change("a", false, &[b"more"])]));
     let words = failed
         .expect_err("what changed is lost with the one that failed")
         .to_string();
     assert!(words.contains("nothing that they change"), "{words}");
-    store.save(&update(4, vec![change("a", true, &[b"all"])]))?;
+    store.save(update(4, vec![change("a", true, &[b"all"])]))?;
     assert_eq!(loaded_parts(&store)?["a"], [b"all"]);
     Ok(())
 }
@@ -222,7 +224,7 @@ fn what_rots_is_found_while_the_one_before_is_still_there() -> TestResult {
 fn what_a_newer_version_wrote_stays_as_it_is() -> TestResult {
     let folder = tempfile::tempdir()?;
     let store = CheckpointStore::open(folder.path())?;
-    store.save(&update(1, vec![change("a", true, &[b"state"])]))?;
+    store.save(update(1, vec![change("a", true, &[b"state"])]))?;
     let path = files(folder.path())[0].clone();
     let mut bytes = fs::read(&path)?;
     let trailer = bytes.len() - 40;
@@ -242,18 +244,18 @@ fn what_a_newer_version_wrote_stays_as_it_is() -> TestResult {
 fn the_last_checkpoint_can_be_the_only_one_and_then_needs_no_file_but_its_own() -> TestResult {
     let folder = tempfile::tempdir()?;
     let store = CheckpointStore::open(folder.path())?;
-    store.save(&update(
+    store.save(update(
         10,
         vec![change("people", true, &[b"ann"]), change("zones", true, &[b"hall"])],
     ))?;
-    store.save(&update(
+    store.save(update(
         20,
         vec![change("people", false, &[b"bob"]), change("zones", false, &[])],
     ))?;
     assert_eq!(files(folder.path()).len(), 2);
     // Begun anew it refers to nothing before, not even to what has not changed.
     store.begin_anew();
-    store.save(&update(
+    store.save(update(
         30,
         vec![change("people", true, &[b"bob"]), change("zones", true, &[b"hall"])],
     ))?;
@@ -270,10 +272,72 @@ fn the_last_checkpoint_can_be_the_only_one_and_then_needs_no_file_but_its_own() 
     assert_eq!(parts["people"], [b"bob".to_vec()]);
     assert_eq!(parts["zones"], [b"hall".to_vec()]);
     // It goes on behind that one.
-    store.save(&update(
+    store.save(update(
         40,
         vec![change("people", false, &[b"cat"]), change("zones", false, &[])],
     ))?;
     assert_eq!(loaded_parts(&store)?["people"], [b"bob".to_vec(), b"cat".to_vec()]);
+    Ok(())
+}
+
+#[test]
+fn a_part_comes_piece_by_piece_each_gone_before_the_next_is_asked_for() -> TestResult {
+    /// A segment that is in memory until it is dropped.
+    struct Held(Vec<u8>, Arc<AtomicUsize>);
+
+    impl AsRef<[u8]> for Held {
+        fn as_ref(&self) -> &[u8] {
+            &self.0
+        }
+    }
+
+    impl Drop for Held {
+        fn drop(&mut self) {
+            self.1.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    let folder = tempfile::tempdir()?;
+    let store = CheckpointStore::open(folder.path())?;
+    let held = Arc::new(AtomicUsize::new(0));
+    let piece = |number: u8| {
+        assert_eq!(held.fetch_add(1, Ordering::Relaxed), 0, "those before are still there");
+        Ok(Change {
+            name: "large".to_owned(),
+            begins_anew: number == 0,
+            segments: vec![Bytes::from_owner(Held(vec![number; 1 << 16], Arc::clone(&held)))],
+        })
+    };
+    let update = |next_offset: u64, pieces: std::ops::Range<u8>| Update {
+        next_offset: Offset(next_offset),
+        format: 2,
+        parts: pieces.map(piece),
+    };
+    store.save(update(1, 0..40))?;
+    store.save(update(2, 40..60))?;
+    let all: Vec<Vec<u8>> = (0..60).map(|number| vec![number; 1 << 16]).collect();
+    assert_eq!(loaded_parts(&CheckpointStore::open(folder.path())?)?["large"], all);
+    // The same pieces are known again, wherever a part is cut.
+    let again = store.save(update(3, 0..60))?;
+    assert!(again.written_bytes < 8_192, "{again:?}");
+    Ok(())
+}
+
+#[test]
+fn a_change_that_cannot_be_had_leaves_the_checkpoints_before() -> TestResult {
+    let folder = tempfile::tempdir()?;
+    let store = CheckpointStore::open(folder.path())?;
+    store.save(update(1, vec![change("a", true, &[b"first"])]))?;
+    let broken = Update {
+        next_offset: Offset(2),
+        format: 2,
+        parts: [Ok(change("a", false, &[b"second"])), Err("no such column".to_owned())],
+    };
+    let words = store.save(broken).expect_err("half of it is none").to_string();
+    assert!(words.contains("no such column"), "{words}");
+    assert_eq!(files(folder.path()).len(), 1);
+    assert_eq!(loaded_parts(&store)?["a"], [b"first"]);
+    let goes_on = store.save(update(3, vec![change("a", false, &[b"third"])]));
+    assert!(goes_on.is_err(), "what changed is lost with the one that failed");
     Ok(())
 }

@@ -14,7 +14,7 @@ fn the_newest_checkpoint_is_there_after_a_restart_and_two_are_kept() -> TestResu
     let update = |next: u64| Update {
         next_offset: Offset(next),
         format: 2,
-        parts: vec![
+        parts: [
             Change {
                 name: "engagement".to_owned(),
                 begins_anew: true,
@@ -25,7 +25,8 @@ fn the_newest_checkpoint_is_there_after_a_restart_and_two_are_kept() -> TestResu
                 begins_anew: true,
                 segments: Vec::new(),
             },
-        ],
+        ]
+        .map(Ok),
     };
     let parts = |next: u64| {
         vec![
@@ -44,7 +45,7 @@ fn the_newest_checkpoint_is_there_after_a_restart_and_two_are_kept() -> TestResu
     assert_eq!(checkpoints.keep_from(), None);
     for next in 1..=4 {
         log.append(vec![Bytes::from_static(b"event")])?.wait_durable()?;
-        checkpoints.save(&update(next))?;
+        checkpoints.save(update(next))?;
     }
     drop((log, checkpoints));
     let (log, checkpoints) = embedded_log::open(folder.path(), LogOptions::default())?;
@@ -53,7 +54,7 @@ fn the_newest_checkpoint_is_there_after_a_restart_and_two_are_kept() -> TestResu
     assert!(loaded.unreadable.is_empty(), "{:?}", loaded.unreadable);
     assert_eq!(checkpoints.keep_from(), Some(Offset(3)));
     assert_eq!(log.next(), Offset(4));
-    checkpoints.save(&update(5))?;
+    checkpoints.save(update(5))?;
     assert_eq!(
         checkpoints.load()?.checkpoint.map(|checkpoint| checkpoint.parts),
         Some(parts(5))

@@ -306,13 +306,12 @@ fn where_nothing_came_next_to_nothing_is_written() {
     let store = CheckpointStore::open(folder.path()).expect("an empty folder");
     let mut perception = perception(&places, 2_000, 10_000);
     let save = |perception: &mut Perception| {
-        let parts = perception.capture().expect("it can be captured").written();
         let update = Update {
             next_offset: Offset(0),
             format: 2,
-            parts: parts.expect("it can be written"),
+            parts: perception.capture().expect("it can be captured").pieces(),
         };
-        store.save(&update).expect("the folder can be written")
+        store.save(update).expect("the folder can be written")
     };
     perception.take(&events, &no_trace);
     let whole = save(&mut perception);

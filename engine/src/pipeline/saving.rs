@@ -20,6 +20,12 @@ const TURNS_EACH: u32 = 16;
 /// After so many turns fewer messages are taken between two of them, and ever fewer after each further so many: where more
 /// changes between two turns than one takes there would be no end.
 const TURNS_BEFORE_FEWER: u32 = 128;
+/// Behind these turns one takes at least a row for each so long that it may last, even if that lasts longer: where others have
+/// the cores, a turn's time is over before much was done in it, the end would never come nearer, and what was taken, much of it
+/// again and again, would fill the memory. Where they have not, more is taken in the time anyway.
+const ROW_IN: Duration = Duration::from_micros(2);
+/// Each time that so many turns have passed it is as many again.
+const TURNS_BEFORE_MORE: u32 = 2_048;
 /// So many messages are taken between two turns all the same.
 const MESSAGES_MIN: usize = 16;
 /// After so many turns the cut is made though a window is still being said, and what was said of it is part of the cut.
@@ -55,6 +61,17 @@ struct Gathering {
     was_all_taken: bool,
     /// Who waits for it to be the only one.
     alone: Vec<AloneSender>,
+}
+
+impl Gathering {
+    /// Rows that this turn takes at least, which may last so long.
+    fn rows_min(&self, turn: Duration) -> usize {
+        if self.turns < TURNS_BEFORE_FEWER {
+            return 0;
+        }
+        let rows = turn.as_micros() / ROW_IN.as_micros() * u128::from(1 + self.turns / TURNS_BEFORE_MORE);
+        usize::try_from(rows).unwrap_or(usize::MAX)
+    }
 }
 
 impl Saving {
@@ -120,17 +137,21 @@ impl Pipeline {
         let clock = Arc::clone(&self.clock);
         let begun = clock.now();
         let turn = (TURN * (1 + gathering.turns / TURNS_EACH)).min(LONGEST_TURN);
-        let mut is_all_taken = false;
-        while !is_all_taken && since(clock.as_ref(), begun) < turn {
+        let (mut is_all_taken, mut taken, least) = (false, 0, gathering.rows_min(turn));
+        while !is_all_taken && (taken < least || since(clock.as_ref(), begun) < turn) {
             let part = clock.now();
-            let mut room = self.saving.rows;
+            let wanted = self.saving.rows.max(least.saturating_sub(taken));
+            let mut room = wanted;
             if let Err(cause) = self.perception.gather(&mut room) {
                 self.could_not_capture(&cause);
                 return;
             }
             is_all_taken = room > 0;
+            taken += wanted - room;
             let took = since(clock.as_ref(), part);
-            if took > 2 * PART {
+            if wanted > self.saving.rows {
+                // Nothing is learnt of how many fit into a part.
+            } else if took > 2 * PART {
                 self.saving.rows = (self.saving.rows / 2).max(ROWS_MIN);
             } else if took < PART / 2 && !is_all_taken {
                 self.saving.rows = (self.saving.rows * 2).min(ROWS_MAX);

@@ -16,6 +16,7 @@ mod life;
 mod random;
 mod receivers;
 mod silence;
+mod starved;
 mod world;
 
 use std::sync::{Arc, OnceLock};

@@ -61,7 +61,7 @@ impl Aggregate {
                 kept.into_iter()
                     .map(|(name, column)| (name, new_null_array(column.data_type(), gone.len()))),
             );
-            noting.taken.push(named_batch(columns, gone.len())?);
+            noting.taken.push(named_batch(columns, gone.len())?)?;
         }
         let turn = noting.taken.next_turn();
         while *room > 0
@@ -89,7 +89,7 @@ impl Aggregate {
                 &keys,
                 &calls,
             )?);
-            noting.taken.push(named_batch(columns, groups.len())?);
+            noting.taken.push(named_batch(columns, groups.len())?)?;
         }
         Ok(())
     }
@@ -130,7 +130,7 @@ impl Aggregate {
             named_batch(columns, entries.len())
         })?;
         if let Some(noting) = &mut self.noting {
-            parties.into_iter().for_each(|party| noting.taken.push(party));
+            parties.into_iter().try_for_each(|party| noting.taken.push(party))?;
         }
         Ok(())
     }

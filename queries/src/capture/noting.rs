@@ -150,7 +150,7 @@ pub(crate) trait KeepsRows {
         if !ids.is_empty() {
             let mut columns = columns_of(&ids, taken.next_turn(), false);
             columns.extend(kept);
-            taken.push(named_batch(columns, ids.len())?);
+            taken.push(named_batch(columns, ids.len())?)?;
         }
         Ok(())
     }
@@ -162,7 +162,7 @@ pub(crate) trait KeepsRows {
         let mut columns = columns_of(gone, taken.next_turn(), true);
         let nothing = |(name, column): (String, ArrayRef)| (name, new_null_array(column.data_type(), gone.len()));
         columns.extend(kept.into_iter().map(nothing));
-        taken.push(named_batch(columns, gone.len())?);
+        taken.push(named_batch(columns, gone.len())?)?;
         Ok(())
     }
 

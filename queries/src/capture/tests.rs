@@ -37,12 +37,12 @@ impl Chain {
             if captured.begins_anew {
                 (rows, head) = (Vec::new(), None);
             }
-            rows.extend(rows_to_bytes(&captured.rows).expect("it can be written"));
             head = captured
                 .head
                 .map(|head| head_to_bytes(&head).expect("it can be written"))
                 .or(head);
             bytes += captured.rows.iter().map(RecordBatch::num_rows).sum::<usize>();
+            rows.extend(rows_to_bytes(captured.rows).map(|segment| segment.expect("it can be written")));
             self.operators.insert(captured.operator, (rows, head));
         }
         bytes
@@ -203,4 +203,76 @@ fn a_session_that_goes_on_while_all_are_gone_through_is_captured_once() {
     }
     chain.take(&mut queries);
     chain.hold_against(&mut queries, "gone through key by key");
+}
+
+#[test]
+fn of_many_rows_no_more_than_a_piece_is_there_as_bytes_and_what_is_written_is_let_go_of() {
+    let numbers = |from: i64| -> ArrayRef { Arc::new(Int64Array::from_iter_values(from..from + 4_096)) };
+    let columns: Vec<ArrayRef> = (0..400).map(|part| numbers(4_096 * part)).collect();
+    let are_there: Vec<std::sync::Weak<dyn Array>> = columns.iter().map(Arc::downgrade).collect();
+    let rows = columns
+        .into_iter()
+        .map(|column| named_batch(vec![("number".to_owned(), column)], 4_096).expect("a column"));
+    let (mut read, mut written) = (Vec::new(), 0);
+    for segment in rows_to_bytes(rows.collect()) {
+        let segment = segment.expect("it can be written");
+        assert!(segment.len() < SEGMENT_BYTES + 4_096, "{} bytes", segment.len());
+        read.push(from_stream(&segment).expect("it was written"));
+        written += 1;
+        let rows: usize = read.iter().map(RecordBatch::num_rows).sum();
+        let left = are_there.iter().filter(|column| column.strong_count() > 0).count();
+        assert_eq!(left, 400 - rows / 4_096, "after {written} segments");
+    }
+    assert!((12..=16).contains(&written), "{written} segments of 13 MB");
+    let all = concat_batches(&read[0].schema(), &read).expect("they are alike");
+    let values = all.column(0).as_primitive::<Int64Type>();
+    assert!(values.values().iter().copied().eq(0..400 * 4_096));
+}
+
+#[test]
+fn what_is_taken_a_few_rows_at_a_time_takes_hardly_more_memory_than_what_is_taken_at_once() {
+    const ROWS: usize = 20 * TOGETHER;
+    let run = |room_each: usize| {
+        let mut queries = queries(
+            "CREATE QUERY pairs AS SELECT a.event_id AS a, b.event_id AS b FROM rfid a JOIN click b ON a.zone = b.zone
+                 AND b.event_time BETWEEN a.event_time AND a.event_time + INTERVAL '1 hour';",
+        );
+        let read = |number: usize| Event {
+            time: 100 * SECOND + number as i64,
+            left: 100 * SECOND + number as i64,
+            zone: (number % 200) as u8,
+            number: 1,
+            ..event("rfid", 0, 0)
+        };
+        let events: Vec<Event> = (0..ROWS).map(read).collect();
+        push(
+            &mut queries,
+            &(0..ROWS).zip(&events).collect::<Vec<_>>(),
+            &mut Vec::new(),
+        );
+        loop {
+            let mut room = room_each;
+            queries.gather(&mut room).expect("it can be captured");
+            if room > 0 {
+                break;
+            }
+        }
+        let capture = queries.capture().expect("it can be captured");
+        let batches: Vec<RecordBatch> = capture
+            .operators
+            .into_iter()
+            .flat_map(|operator| operator.rows)
+            .collect();
+        let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
+        assert_eq!(rows, ROWS);
+        // What describes the columns is as much again in a batch of a few rows, and not counted here.
+        let bytes: usize = batches.iter().map(RecordBatch::get_array_memory_size).sum();
+        (batches.len(), bytes)
+    };
+    let (at_once, bit_by_bit) = (run(usize::MAX), run(16));
+    assert!(bit_by_bit.0 <= ROWS / TOGETHER, "{bit_by_bit:?} (batches, bytes)");
+    assert!(
+        bit_by_bit.1 < at_once.1 * 3 / 2,
+        "{bit_by_bit:?} (batches, bytes), and at once {at_once:?}"
+    );
 }

@@ -112,12 +112,12 @@ impl Sessions {
             });
             let mut columns = placed(gone.iter().map(|group| (NOWHEN, *group)), turn, true);
             columns.extend(nothing);
-            noting.taken.push(named_batch(columns, gone.len())?);
+            noting.taken.push(named_batch(columns, gone.len())?)?;
         }
         if rows > 0 {
             let mut columns = placed(groups, turn, false);
             columns.extend(kept);
-            noting.taken.push(named_batch(columns, rows)?);
+            noting.taken.push(named_batch(columns, rows)?)?;
         }
         Ok(())
     }

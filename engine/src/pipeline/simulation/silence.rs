@@ -17,15 +17,15 @@ use crate::clock::Clock;
 use crate::fixture::NINE;
 
 /// A house in which nothing fails by chance.
-struct House {
+pub(super) struct House {
     runtime: Runtime,
     folder: TempDir,
-    ground: Ground,
+    pub(super) ground: Ground,
     life: Option<Life>,
 }
 
 impl House {
-    fn open() -> Self {
+    pub(super) fn open() -> Self {
         let clock = Arc::new(SimClock::new(NINE, Random::of(0, 1)));
         let ground = Ground {
             log: Arc::default(),
@@ -52,7 +52,7 @@ impl House {
         self.life = Some(life);
     }
 
-    fn life(&mut self) -> &mut Life {
+    pub(super) fn life(&mut self) -> &mut Life {
         self.life.as_mut().expect("it runs")
     }
 
@@ -70,6 +70,13 @@ impl House {
     }
 
     fn hear(&mut self, topic: &str, payload: &str) {
+        let mut batch = vec![self.delivery(topic, payload)];
+        self.take(&mut batch);
+        self.wait(1);
+    }
+
+    /// A message that comes now.
+    pub(super) fn delivery(&self, topic: &str, payload: &str) -> Delivery {
         let clock = &self.ground.clock;
         let (received_us, received) = (clock.wall_us(), clock.now());
         let (ack, _) = Ack::pair();
@@ -81,10 +88,22 @@ impl House {
             received_us,
             received,
         };
-        let mut batch = vec![Delivery { message, ack }];
+        Delivery { message, ack }
+    }
+
+    /// Messages are taken at once.
+    pub(super) fn take(&mut self, batch: &mut Vec<Delivery>) {
         let life = self.life.as_mut().expect("it runs");
-        self.runtime.block_on(life.walk(&mut batch));
-        self.wait(1);
+        self.runtime.block_on(life.walk(batch));
+    }
+
+    /// The disk takes all there is, and everybody does what there is to do.
+    pub(super) fn turn(&mut self) {
+        let life = self.life.as_mut().expect("it runs");
+        self.ground.log.sync(usize::MAX);
+        self.runtime.block_on(life.settle_down());
+        self.runtime.block_on(life.turn());
+        self.runtime.block_on(life.settle_down());
     }
 
     fn look(&mut self, person: &str) {
@@ -95,17 +114,14 @@ impl House {
         self.life.as_ref().expect("it runs").takes()
     }
 
-    fn wait(&mut self, seconds: u64) {
-        let life = self.life.as_mut().expect("it runs");
+    pub(super) fn wait(&mut self, seconds: u64) {
         for _ in 0..seconds {
+            let life = self.life.as_mut().expect("it runs");
             let end = self.ground.clock.now() + Duration::from_secs(1);
             while self.ground.clock.go_on(end) {
                 self.runtime.block_on(life.settle_down());
             }
-            self.ground.log.sync(usize::MAX);
-            self.runtime.block_on(life.settle_down());
-            self.runtime.block_on(life.turn());
-            self.runtime.block_on(life.settle_down());
+            self.turn();
         }
     }
 

@@ -11,7 +11,7 @@ mod scan;
 mod who;
 mod worker;
 
-pub use self::anonymous::{anonymous, is_theirs};
+pub use self::anonymous::{anonymous, is_theirs, without_person};
 pub use self::export::{Export, exported};
 pub use self::naming::forget_in;
 pub use self::receipts::{Done, Erasure, Erasures, InState, OnDisk, Progress, Receipt, ReceiptView, Stays};

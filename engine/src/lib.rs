@@ -14,6 +14,7 @@ pub mod changes;
 pub mod check;
 pub mod clock;
 pub mod columns;
+pub mod consent;
 pub mod crowd;
 pub mod day_figures;
 pub mod decode;

@@ -101,6 +101,12 @@ impl Record {
         postcard::to_extend(self, vec![VERSION]).expect("a record in memory can always be written to memory")
     }
 
+    /// An event as the bytes of its record.
+    pub fn event_to_bytes(event: &Event) -> Vec<u8> {
+        // The number of the first of the records stands before it, as in `to_bytes`; a test holds the two together.
+        postcard::to_extend(event, vec![VERSION, 0]).expect("a record in memory can always be written to memory")
+    }
+
     /// By what a change of the table of identities is known, as an event is by
     /// [`dedup_key`](crate::event::dedup_key). No two have the same time, and what one says changes when a person is erased.
     pub fn identities_key(at_us: i64) -> u128 {

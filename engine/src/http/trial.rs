@@ -21,7 +21,7 @@ use super::lookups::{Asking, Reader, persons_in, record};
 use super::queries::{ROWS_MAX, Rows, Sql, blocking, recent};
 use crate::event::{Event, Kind};
 use crate::http::{Problem, Shared};
-use crate::people::{People, opted_out_by};
+use crate::people::People;
 use crate::perception::observe_all;
 use crate::site::Places;
 use crate::tables::messages_of;
@@ -88,7 +88,7 @@ pub(super) async fn trial(
         .right("a number of hours such as 24 would be right"));
     }
     let name = statement.name.clone();
-    let (options, reached, live, engagement, opted_out, places, aliases) = shared
+    let (options, reached, live, engagement, decided, places, aliases) = shared
         .asker
         .ask(move |pipeline| {
             let perception = &pipeline.perception;
@@ -98,7 +98,7 @@ pub(super) async fn trial(
                 perception.watermark(),
                 live,
                 perception.people.settings().clone(),
-                perception.people.opted_out(),
+                Arc::clone(perception.consents.decided()),
                 Arc::clone(perception.places()),
                 perception.identity.aliases().clone(),
             )
@@ -108,7 +108,7 @@ pub(super) async fn trial(
     let trial: Result<Json<Trial>, Problem> = blocking(move || {
         let shared = of_trial;
         let mut events = recent(&shared, &aliases)?;
-        let opted_out = opted_out_by(opted_out, &events);
+        let opted_out = decided.leave_out(&mut events);
         let newest = events.iter().map(|event| event.time_us).max();
         if let Some(newest) = newest {
             #[allow(clippy::cast_possible_truncation)] // saturates, which is meant

@@ -354,6 +354,7 @@ impl<'t> Layers<'t> {
             parameters: self.parameters(),
             privacy_k: self.one("privacy.k", count(1..=1_000_000)) as u32,
             public: self.public(),
+            without_consent: self.consent(),
             delivery: Delivery {
                 mqtt_qos: self.one("delivery.mqtt_qos", count(1..=2)) as u8,
                 keep_steps: self.one("delivery.keep_steps", count(20_000..=1 << 40)) as u64,

@@ -64,6 +64,7 @@ fn the_commented_file_is_the_default() -> Outcome {
     );
     assert_eq!(settings.query_memory, 256 << 20);
     assert_eq!((settings.privacy_k, settings.keep_cleared_alerts), (5, 1000));
+    assert_eq!(settings.without_consent, Purposes::ALL);
     assert_eq!(
         settings.public,
         PublicSettings {
@@ -195,7 +196,7 @@ fn values_of_the_wrong_shape_say_the_right_one() {
             "usher.toml:2:1: a table is no address with a port, \"127.0.0.1:1883\" for the embedded broker or \
              \"mqtt://broker:1883\" for your own would be right",
             "usher.toml:4:3: `time` is a list, a section [time] would be right",
-            "usher.toml:5:2: there is no section [attic], there is [alerts], [broker], [checkpoint], [decode], [delivery], \
+            "usher.toml:5:2: there is no section [attic], there is [alerts], [broker], [checkpoint], [consent], [decode], [delivery], \
              [engagement], [fluvio], [intake], [log], [messages], [mqtt_client], [privacy], [queries], [time], [workers]",
         ]
     );
@@ -224,6 +225,24 @@ fn values_of_the_wrong_shape_say_the_right_one() {
             "usher.toml:3:15: `1s` is out of range, \"1m\" to \"1day\" would be right",
             "usher.toml:4:19: `b c` is no name of a measure, names of measures such as \"searches, retention\", or \"\" for \
              none, would be right",
+        ]
+    );
+    assert_eq!(
+        said("[consent]\nwithout_consent = [\"serviec\"]\n"),
+        ["usher.toml:2:19: there is no purpose `serviec`, did you mean `service`?"]
+    );
+    assert_eq!(
+        said("[consent]\nwithout_consent = [\"service\", \"research\"]\n"),
+        [
+            "usher.toml:2:19: who is not recognised can be in no service or research, `recognition` among them, or [] for \
+             none, would be right"
+        ]
+    );
+    assert_eq!(
+        said("[consent]\nwithout_consent = 3\n"),
+        [
+            "usher.toml:2:19: `3` is no list of purposes, purposes such as [\"service\", \"recognition\"], or [] for none, \
+             would be right"
         ]
     );
     assert_eq!(

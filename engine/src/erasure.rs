@@ -16,4 +16,4 @@ pub use self::export::{Export, exported};
 pub use self::naming::forget_in;
 pub use self::receipts::{Done, Erasure, Erasures, InState, OnDisk, Progress, Receipt, ReceiptView, Stays};
 pub use self::who::{Mark, Salt, Who};
-pub use self::worker::{Copies, Erasing, ErasureError, Parts};
+pub use self::worker::{Copies, Erasing, ErasureError, KeepFrom, Parts};

@@ -53,6 +53,7 @@ pub mod recovery;
 pub mod reference;
 pub mod refused;
 pub mod replay;
+pub mod retention;
 pub mod rule;
 pub mod scrub;
 pub mod seats;

@@ -573,7 +573,7 @@ impl Perception {
             Record::Started { at_us } => return self.begin_listening(*at_us),
             Record::QueryRestarted { query } => self.start_again(query),
             Record::Looked(look) => self.lookups.take(look.clone()),
-            Record::Refused(_) | Record::Removed => {}
+            Record::Refused(_) | Record::Removed | Record::Expired { .. } => {}
         }
         Vec::new()
     }

@@ -79,6 +79,11 @@ pub enum Record {
     ErasureDone(Done),
     /// What stood here was about a person who was erased.
     Removed,
+    /// An event stood here that was older than its stream is kept.
+    Expired {
+        /// By what it is known when it comes again, [`dedup_key`](crate::event::dedup_key).
+        key: u128,
+    },
 }
 
 /// Why a record can't be read.

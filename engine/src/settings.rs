@@ -10,6 +10,7 @@ mod layers;
 mod messages;
 mod parameters;
 mod public;
+mod retention;
 #[cfg(test)]
 mod tests;
 mod values;
@@ -28,6 +29,7 @@ use self::layers::Layers;
 pub use self::messages::MessageSettings;
 pub use self::parameters::ParameterSettings;
 pub use self::public::PublicSettings;
+pub use self::retention::RetentionSettings;
 pub use self::webhooks::{WebhookSecret, WebhookSettings};
 use crate::consent::Purposes;
 use crate::identity::check_table;
@@ -90,6 +92,8 @@ pub struct Settings {
     pub privacy_k: u32,
     /// What anybody may see, and where.
     pub public: PublicSettings,
+    /// How long streams are kept that go before the log does.
+    pub retention: RetentionSettings,
     /// What holds of persons who decided nothing.
     pub without_consent: Purposes,
     /// How facts go out.

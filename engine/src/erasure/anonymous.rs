@@ -48,6 +48,7 @@ pub fn anonymous(record: &Record, who: &Who) -> Option<Record> {
         | Record::QueryRestarted { .. }
         | Record::Shed { .. }
         | Record::Removed
+        | Record::Expired { .. }
         | Record::Erased(_)
         | Record::ErasureDone(_) => None,
     }

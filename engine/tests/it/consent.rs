@@ -1,4 +1,4 @@
-//! What a person agrees to holds at once, over a crash, at the API and in every file.
+//! What a person agrees to holds at once, over a crash, at the API and in every file; and what is old goes.
 
 use std::path::PathBuf;
 
@@ -163,5 +163,34 @@ async fn a_refusal_holds_at_once_and_over_a_crash_and_can_be_read() -> TestResul
     let export = usher.get(&format!("/api/v1/people/{ann}/export")).await?;
     assert_eq!(export["consent"]["purposes"][1]["event"], "c3", "{export}");
     assert_eq!(totals(&usher).await?, (json!(12), json!(4)));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_older_than_its_stream_is_kept_goes_and_what_came_of_it_stays() -> TestResult {
+    let usher = Usher::start_with_settings("", "[retention]\nclick = \"1s\"\n")?;
+    publish_hour(&usher, "card-1", 9).await?;
+    decide(&usher, "c1", "card-1", json!("research"), "refuse").await?;
+    let people = usher.query("SELECT person FROM people").await?;
+    let ann = people[0]["person"].as_str().ok_or("no person")?.to_owned();
+    let left = || events_of(&usher, &ann);
+    // Each export is a record, so that the state is saved again and again.
+    until("the clicks to go", left, |left| *left == ["card-1-9-3", "c1"]).await?;
+    let person = usher.get(&format!("/api/v1/people/{ann}")).await?;
+    assert_eq!(
+        (&person["searches"], &person["loans"]),
+        (&json!(3), &json!(1)),
+        "{person}"
+    );
+    let usher = usher.crash_and_start_again()?;
+    let again = usher.get(&format!("/api/v1/people/{ann}")).await?;
+    assert_eq!((&again["searches"], &again["loans"]), (&json!(3), &json!(1)), "{again}");
+    // What is gone is known when it comes again.
+    publish_hour(&usher, "card-1", 9).await?;
+    assert_eq!(totals(&usher).await?, (json!(3), json!(1)));
+    assert_eq!(
+        usher.get(&format!("/api/v1/people/{ann}/consent")).await?["purposes"][2]["event"],
+        "c1"
+    );
     Ok(())
 }

@@ -209,6 +209,12 @@ impl Consents {
         &self.decided
     }
 
+    /// This is what everybody decided.
+    pub fn know(&mut self, decided: &Arc<Decided>) {
+        self.decided = Arc::clone(decided);
+        self.changes.begin_anew();
+    }
+
     /// For queries; `None` where everybody agrees to everything.
     pub fn for_queries(&self) -> Option<Arc<dyn Consent>> {
         let is_open = Purpose::ALL

@@ -486,8 +486,9 @@ pub(super) async fn ask(
                 let mut streams = streams_of(&events, &engagement, opted_out.clone(), &places);
                 if mentions(&asked, MESSAGE) {
                     let turn = tokio::runtime::Handle::current().block_on(shared.planning_turn())?;
-                    let perception = (shared.fresh_perception)();
+                    let mut perception = (shared.fresh_perception)();
                     drop(turn);
+                    perception.know_decisions(&decided);
                     let rows = messages_of(&events, perception, &opted_out, Some(reached_us));
                     streams.insert(MESSAGE.to_owned(), message_stream(rows));
                 }

@@ -10,7 +10,7 @@ use usher_queries::row::Row;
 use usher_queries::value::Value;
 
 use super::Perception;
-use crate::consent::{Change, Consents, Deciding, Decisions, Purposes};
+use crate::consent::{Change, Consents, Decided, Deciding, Decisions, Purposes};
 use crate::event::{Event, Reading};
 use crate::messages::Placed;
 
@@ -107,6 +107,11 @@ impl Perception {
         let changed = change(&mut self.consents);
         self.queries.set_consent(self.consents.for_queries());
         changed
+    }
+
+    /// Persons are known to have decided this by now, in a question over events that may not have it.
+    pub(crate) fn know_decisions(&mut self, decided: &Arc<Decided>) {
+        self.change_consents(|consents| consents.know(decided));
     }
 
     /// Persons are known to have decided so before the log at hand begins.

@@ -182,6 +182,15 @@ async fn what_is_older_than_its_stream_is_kept_goes_and_what_came_of_it_stays() 
         (&json!(3), &json!(1)),
         "{person}"
     );
+    // She refuses research: what is tried out for it has no row of hers, and what is for nothing of the kind has.
+    for (purpose, rows) in [("research", 0), ("recognition", 1)] {
+        let sql = format!("CREATE QUERY q WITH (purpose = '{purpose}') AS SELECT person, tag FROM rfid");
+        let (status, trial) = usher
+            .post("/api/v1/queries/trial", json!({"sql": sql, "hours": 100_000}))
+            .await?;
+        assert_eq!(status, 200, "{trial}");
+        assert_eq!(trial["rows"].as_array().map(Vec::len), Some(rows), "{purpose}: {trial}");
+    }
     let usher = usher.crash_and_start_again()?;
     let again = usher.get(&format!("/api/v1/people/{ann}")).await?;
     assert_eq!((&again["searches"], &again["loans"]), (&json!(3), &json!(1)), "{again}");

@@ -15,10 +15,10 @@ use usher_queries::rows::batch_to_json;
 use usher_queries::streams::{MESSAGE, VISIT};
 
 use crate::check::load_queries_with;
+use crate::consent::opted_out_by;
 use crate::decode::{DecodeOptions, Decoder};
 use crate::event::dedup_key;
 use crate::mapping::Mappings;
-use crate::people::opted_out_by;
 use crate::perception::{Perception, PerceptionOptions};
 use crate::pseudonym::{Secret, SecretError};
 use crate::recent_ids::RecentIds;

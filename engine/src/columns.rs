@@ -10,6 +10,7 @@ use usher_queries::row::{Row, Rows};
 use usher_queries::streams::stream_schema;
 use usher_queries::value::Value;
 
+use crate::consent::Purposes;
 use crate::event::{Event, Kind, Reading};
 use crate::pseudonym::Pseudonym;
 
@@ -98,6 +99,8 @@ enum Cell<'a> {
     Word(&'static str),
     /// With spaces between.
     Names(&'a [Pseudonym]),
+    /// Likewise.
+    Purposes(Purposes),
 }
 
 impl<'a> Cell<'a> {
@@ -114,6 +117,7 @@ impl<'a> Cell<'a> {
             Self::Text(text) => Some(Cow::Borrowed(text)),
             Self::Word(word) => Some(Cow::Borrowed(word)),
             Self::Names(names) => Some(Cow::Owned(joined(names))),
+            Self::Purposes(purposes) => Some(Cow::Owned(purposes.to_string())),
             _ => None,
         }
     }
@@ -141,6 +145,7 @@ impl<'a> Cell<'a> {
             Self::Text(text) => Value::Text(Arc::clone(text)),
             Self::Word(word) => Value::Text(word.into()),
             Self::Names(names) => Value::Text(joined(names).into()),
+            Self::Purposes(purposes) => Value::Text(purposes.to_string().into()),
         }
     }
 }
@@ -194,6 +199,11 @@ fn own_cell<'a>(kind: Kind, column: usize, observed: &'a Observed<'_>) -> Cell<'
         (Kind::Identify, 0, Reading::Identify { person, .. }) => Cell::Text(person.shared()),
         (Kind::Identify, 1, Reading::Identify { also, .. }) => Cell::Names(also),
         (Kind::Identify, 2, Reading::Identify { action, .. }) => Cell::Word(action.as_str()),
+        (Kind::Consent, 0, Reading::Consent { person, .. }) => {
+            Cell::of_text(person.is_somebody().then(|| person.shared()))
+        }
+        (Kind::Consent, 1, Reading::Consent { purposes, .. }) => Cell::Purposes(*purposes),
+        (Kind::Consent, 2, Reading::Consent { action, .. }) => Cell::Word(action.as_str()),
         _ => Cell::Null,
     }
 }
@@ -203,13 +213,8 @@ pub(crate) fn pseudonym(reading: &Reading) -> Option<&Arc<str>> {
     match reading {
         Reading::Rfid { person, .. } | Reading::Click { person, .. } => person.as_ref().map(Pseudonym::shared),
         Reading::Reply { person, .. } => person.is_somebody().then(|| person.shared()),
-        Reading::Gate(_) | Reading::Seat { .. } | Reading::Identify { .. } => None,
+        Reading::Gate(_) | Reading::Seat { .. } | Reading::Identify { .. } | Reading::Consent { .. } => None,
     }
-}
-
-/// The pseudonym behind a reading, where there is one.
-pub(crate) fn person(reading: &Reading) -> Option<&str> {
-    pseudonym(reading).map(AsRef::as_ref)
 }
 
 #[cfg(test)]
@@ -289,7 +294,7 @@ mod tests {
                 let nulls: usize = alone.batch.columns().iter().map(|column| column.null_count()).sum();
                 assert_eq!(
                     nulls > 0,
-                    index == 1 && !matches!(kind, Kind::Gate | Kind::Seat | Kind::Identify),
+                    index == 1 && !matches!(kind, Kind::Gate | Kind::Seat | Kind::Identify | Kind::Consent),
                     "{name}"
                 );
             }

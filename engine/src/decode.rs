@@ -11,9 +11,12 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 use serde_json::{Deserializer, Map, Value};
+use usher_queries::purpose::Purpose;
 
 use crate::decode::fields::{Fields, Wrong};
-use crate::event::{Clock, Event, Gate, IdentifyAction, Kind, Reading, Response, RfidAction, SeatState, Source};
+use crate::event::{
+    Clock, ConsentAction, Event, Gate, IdentifyAction, Kind, Reading, Response, RfidAction, SeatState, Source,
+};
 use crate::identity::NAMES_MAX;
 use crate::pseudonym::{Pseudonym, Secret};
 use crate::refused::{ReasonClass, Refusal};
@@ -236,6 +239,7 @@ impl Reader<'_> {
             Kind::Click => self.click(&fields)?,
             Kind::Reply => self.reply(&fields)?,
             Kind::Identify => self.identify(&fields)?,
+            Kind::Consent => self.consent(&fields)?,
         };
         let id = match fields.id()? {
             Some(id) => Arc::from(id),
@@ -346,6 +350,25 @@ impl Reader<'_> {
                 true => fields.one_of("action", &IdentifyAction::ALL, IdentifyAction::as_str)?,
                 false => IdentifyAction::Link,
             },
+        })
+    }
+
+    fn consent(&self, fields: &Fields<'_>) -> Result<Reading, Wrong> {
+        let names = fields.texts("purpose")?;
+        let right = "`service`, `recognition` or `research`, or an array of them, was expected";
+        if names.is_empty() {
+            return Err(Wrong::value(format!("`purpose` has no names: {right}")));
+        }
+        let purpose = |name: &String| {
+            Purpose::from_name(&name.to_lowercase()).ok_or_else(|| {
+                let name = fields::short(&Value::from(name.clone()));
+                Wrong::value(format!("`purpose` is {name}: {right}"))
+            })
+        };
+        Ok(Reading::Consent {
+            person: self.named(&fields.needed_text("person")?),
+            purposes: names.iter().map(purpose).collect::<Result<_, _>>()?,
+            action: fields.one_of("action", &ConsentAction::ALL, ConsentAction::as_str)?,
         })
     }
 

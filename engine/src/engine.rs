@@ -34,7 +34,7 @@ use crate::bus::Bus;
 use crate::check::load_queries_with;
 use crate::clock::SystemClock;
 use crate::decode::DecodeOptions;
-use crate::erasure::{self, Erasing};
+use crate::erasure::{self, Erasing, KeepFrom};
 use crate::fence::Fence;
 use crate::forwarding::{Forwarding, SettledUntil};
 use crate::http::{Shared, planning_turns, public_router, public_streams, router, tell_health};
@@ -49,6 +49,7 @@ use crate::public::Board;
 use crate::query_keeper::keep_running;
 use crate::recovery::{FORMAT, OfFormat, of_format};
 use crate::reference::set_references;
+use crate::retention::Retention;
 use crate::seats::SEAT_STATE;
 use crate::settings::{Mqtt, ParameterSettings, Settings};
 use crate::settler::settling;
@@ -289,6 +290,7 @@ impl Engine {
         let (deliveries_in, deliveries) = mpsc::channel(settings.intake.queue);
         // Going through the log again is long work without a pause, so not for the runtime's own threads.
         let (parts, fresh) = parts;
+        let saved = Arc::clone(&checkpoints);
         let recovered = tokio::task::spawn_blocking(move || {
             let mut pipeline = Pipeline::new(parts);
             pipeline.recover(&checkpoints, fresh).map_err(EngineError::failed)?;
@@ -310,6 +312,14 @@ impl Engine {
             let (asker, stop) = (asker.clone(), intake_stop.clone());
             move || shed::watch(asker.clone(), health.clone(), Arc::clone(&shedding), stop.clone())
         });
+        let keep_from: KeepFrom = {
+            let forwarded = forwarding.as_ref().map(|forwarding| forwarding.forwarded());
+            Arc::new(move || {
+                let forwarded = forwarded.as_ref().map(|at| Offset(at.load(Ordering::Acquire)));
+                let keep_from = saved.keep_from()?;
+                Some(forwarded.map_or(keep_from, |forwarded| forwarded.min(keep_from)))
+            })
+        };
         let eraser = supervisor.run("erasures", intake_stop.clone(), {
             let (parts, stop) = (
                 erasure::Parts {
@@ -317,6 +327,8 @@ impl Engine {
                     log: Arc::clone(&log),
                     outbox: Arc::clone(&outbox),
                     stays: stays(&settings),
+                    retention: Retention::of(&settings.retention),
+                    keep_from,
                 },
                 intake_stop.clone(),
             );

@@ -11,9 +11,9 @@ mod scan;
 mod who;
 mod worker;
 
-pub use self::anonymous::{anonymous, is_theirs};
+pub use self::anonymous::{anonymous, is_theirs, without_person};
 pub use self::export::{Export, exported};
 pub use self::naming::forget_in;
 pub use self::receipts::{Done, Erasure, Erasures, InState, OnDisk, Progress, Receipt, ReceiptView, Stays};
 pub use self::who::{Mark, Salt, Who};
-pub use self::worker::{Copies, Erasing, ErasureError, Parts};
+pub use self::worker::{Copies, Erasing, ErasureError, KeepFrom, Parts};

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::consent::Purposes;
 use crate::pseudonym::Pseudonym;
 
 /// What kind of device speaks.
@@ -21,17 +22,20 @@ pub enum Kind {
     Reply,
     /// Says which names are one person.
     Identify,
+    /// What a person agrees to, and what not.
+    Consent,
 }
 
 impl Kind {
     /// All kinds, in the order in which a step feeds them to the queries.
-    pub const ALL: [Kind; 6] = [
+    pub const ALL: [Kind; 7] = [
         Kind::Gate,
         Kind::Seat,
         Kind::Rfid,
         Kind::Click,
         Kind::Reply,
         Kind::Identify,
+        Kind::Consent,
     ];
 
     /// As it stands in topics, and the name of its stream.
@@ -43,6 +47,7 @@ impl Kind {
             Kind::Click => "click",
             Kind::Reply => "reply",
             Kind::Identify => "identify",
+            Kind::Consent => "consent",
         }
     }
 
@@ -156,6 +161,15 @@ pub enum Reading {
         also: Vec<Pseudonym>,
         /// Whether they are.
         action: IdentifyAction,
+    },
+    /// What a person agrees to, or does not.
+    Consent {
+        /// Who.
+        person: Pseudonym,
+        /// What is said of.
+        purposes: Purposes,
+        /// What is said.
+        action: ConsentAction,
     },
 }
 
@@ -283,6 +297,28 @@ impl IdentifyAction {
         match self {
             IdentifyAction::Link => "link",
             IdentifyAction::Unlink => "unlink",
+        }
+    }
+}
+
+/// What a person says of a purpose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ConsentAction {
+    /// Yes.
+    Allow,
+    /// No.
+    Refuse,
+}
+
+impl ConsentAction {
+    /// All actions.
+    pub const ALL: [ConsentAction; 2] = [ConsentAction::Allow, ConsentAction::Refuse];
+
+    /// As it stands in payloads and columns.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ConsentAction::Allow => "allow",
+            ConsentAction::Refuse => "refuse",
         }
     }
 }

@@ -523,6 +523,7 @@ fn home_of(record: &[u8], assignment: &Assignment) -> Option<u32> {
         | Record::Erased(_)
         | Record::ErasureDone(_)
         | Record::Removed
+        | Record::Expired { .. }
         | Record::Started { .. }
         | Record::Ticked { .. }
         | Record::QueryRestarted { .. }

@@ -165,6 +165,7 @@ impl Shared {
         messages::of_person,
         messages::uplift,
         people::person,
+        people::consent,
         lookups::list,
         points::points,
         points::change,
@@ -219,6 +220,7 @@ pub fn router(shared: Arc<Shared>) -> Router {
         .route("/api/v1/people/{pseudonym}/messages", get(messages::of_person))
         .route("/api/v1/measures/{name}", get(measures::one))
         .route("/api/v1/people/{pseudonym}", get(people::person).delete(erasure::erase))
+        .route("/api/v1/people/{pseudonym}/consent", get(people::consent))
         .route("/api/v1/people/{pseudonym}/lookups", get(lookups::list))
         .route("/api/v1/people/{pseudonym}/export", get(erasure::export))
         .route("/api/v1/erasures/{id}", get(erasure::receipt))

@@ -28,7 +28,7 @@ pub struct Look {
     pub by: String,
     /// When, by our clock, microseconds since 1970.
     pub at_us: i64,
-    /// What: `person`, `points`, `messages`, `lookups`, `query`, `trial`, `export` or `erasure`.
+    /// What: `person`, `points`, `messages`, `consent`, `lookups`, `query`, `trial`, `export` or `erasure`.
     pub what: String,
     /// What for, where they said so.
     pub reason: Option<String>,
@@ -43,7 +43,7 @@ pub struct LookView {
     pub by: String,
     /// When, RFC 3339.
     pub at: String,
-    /// What was shown: `person`, `points`, `messages`, `lookups`, `query`, `trial`, `export` or `erasure`.
+    /// What was shown: `person`, `points`, `messages`, `consent`, `lookups`, `query`, `trial`, `export` or `erasure`.
     pub what: String,
     /// What for, where they said so.
     pub reason: Option<String>,

@@ -22,6 +22,7 @@ use std::time::Duration;
 
 use indexmap::IndexMap;
 use rustc_hash::{FxBuildHasher, FxHashMap};
+use usher_queries::purpose::Purpose;
 use usher_queries::query::{Output, Query};
 use usher_queries::row::Row;
 use usher_queries::statement::StatementKind;
@@ -35,6 +36,7 @@ pub use self::uplift::{SIDE_MIN, Side, SideView, Sides, UpliftView};
 use crate::alerts::Moment;
 use crate::changes::Changes;
 use crate::columns::pseudonym;
+use crate::consent::{Change, Decided};
 use crate::event::{Event, Reading, Response};
 use crate::identity::{Aliases, Owners};
 use crate::points::Grant;
@@ -60,16 +62,46 @@ pub(crate) struct Answer {
 #[derive(Debug)]
 enum Act {
     Answered(Answer),
-    Seen { at_us: i64 },
+    Seen {
+        at_us: i64,
+    },
+    /// The person has decided what may be done.
+    Decided {
+        change: Change,
+        refuses_research: bool,
+        at_us: i64,
+    },
 }
 
 /// An act in its place among the rows: the watermark that its event met, and which event it was.
 #[derive(Debug)]
-struct Placed {
+pub(crate) struct Placed {
     met_us: i64,
     index: usize,
     person: Arc<str>,
     act: Act,
+}
+
+impl Placed {
+    /// What a person decided, at an event time and in its place.
+    pub(crate) fn decided(
+        person: Arc<str>,
+        change: Change,
+        refuses_research: bool,
+        (at_us, met_us, index): (i64, i64, usize),
+    ) -> Self {
+        let act = Act::Decided {
+            change,
+            refuses_research,
+            at_us,
+        };
+        Self {
+            met_us,
+            index,
+            person,
+            act,
+        }
+    }
 }
 
 /// Something to be told.
@@ -77,14 +109,14 @@ struct Placed {
 pub enum MessageStep {
     /// A message is in another state now.
     Turned(Arc<MessageView>),
-    /// A person opted out: nobody may be sent anything of it any more.
+    /// A person refuses to be written to: nobody may be sent anything of it any more.
     Withdrawn {
         /// The pseudonym.
         person: Arc<str>,
         /// The messages that were open.
         open: Vec<String>,
     },
-    /// A rule found something about somebody who opted out; nothing of it is kept.
+    /// A rule found something about somebody who refuses to be written to; nothing of it is kept.
     Refused {
         /// The rule.
         rule: Arc<str>,
@@ -208,6 +240,11 @@ impl Messages {
     /// counts with the next [`Messages::step`].
     pub fn hear(&mut self, event: &Event, met_us: i64, index: usize) {
         let act = match &event.reading {
+            // That is a decision.
+            Reading::Reply {
+                response: Response::OptedIn | Response::OptedOut,
+                ..
+            } => return,
             Reading::Reply {
                 message,
                 response,
@@ -232,13 +269,18 @@ impl Messages {
         }
     }
 
+    /// Notes in its place what a person decided; it counts with the next [`Messages::step`].
+    pub(crate) fn hear_decision(&mut self, placed: Placed) {
+        self.acts.push(placed);
+    }
+
     /// Whether all that is due has to be said before [`Messages::step`], because somebody answered or may have come back:
     /// which of two was first matters.
     pub fn waits_for_all(&self) -> bool {
         // What is not decided yet, be it said or not, is decided behind this; who is seen so soon has not come back to it.
         let from_us = self.decided_us.saturating_add(self.terms.back_after_us);
         let matters = |placed: &Placed| match placed.act {
-            Act::Answered(_) => true,
+            Act::Answered(_) | Act::Decided { .. } => true,
             Act::Seen { at_us } if at_us > from_us && !self.rules.is_empty() => true,
             Act::Seen { at_us } => self
                 .recipients
@@ -249,8 +291,8 @@ impl Messages {
     }
 
     /// Takes the rows that queries said and what people did, in the order in which they would have come one by one, and
-    /// decides what is due. All queries have said what is due by the watermark `reached`.
-    pub fn step(&mut self, outputs: &[Output], reached: i64, moment: &Moment<'_>) {
+    /// decides what is due. All queries have said what is due by the watermark `reached`. `decided` is what persons have decided.
+    pub fn step(&mut self, outputs: &[Output], reached: i64, moment: &Moment<'_>, decided: &Decided) {
         let acts = std::mem::take(&mut self.acts);
         let mut places: Vec<Place> = Vec::new();
         for (index, output) in outputs.iter().enumerate() {
@@ -274,17 +316,17 @@ impl Messages {
         );
         places.sort_unstable();
         for (met_us, _, kind, which, row) in places {
-            self.ring(met_us.min(reached), moment);
+            self.ring(met_us.min(reached), moment, decided);
             match kind {
-                0 => self.take_row(&outputs[which], row, moment),
+                0 => self.take_row(&outputs[which], row, moment, decided),
                 _ => self.do_act(&acts[which]),
             }
         }
-        self.ring(reached, moment);
+        self.ring(reached, moment, decided);
         self.decided_us = self.decided_us.max(reached);
     }
 
-    fn take_row(&mut self, output: &Output, row: usize, moment: &Moment<'_>) {
+    fn take_row(&mut self, output: &Output, row: usize, moment: &Moment<'_>, decided: &Decided) {
         let (Some(judgement), Some(rule)) = (&output.judgement, self.rules.get(&output.query).map(Arc::clone)) else {
             return;
         };
@@ -297,14 +339,14 @@ impl Messages {
         // Windows that were begun before names became one person's say rows under the one that was seen.
         let name = person;
         let person = self.aliases.resolve(&name).to_owned();
+        if !decided.of(&person).has(Purpose::Service) {
+            tracing::trace!(rule = %rule.name, person = %person, "not to be written to");
+            self.unsaid.push(MessageStep::Refused {
+                rule: Arc::clone(&rule.name),
+            });
+            return;
+        }
         let person: Arc<str> = match self.recipients.get_key_value(person.as_str()) {
-            Some((person, recipient)) if recipient.is_opted_out => {
-                tracing::trace!(rule = %rule.name, person = %person, "opted out");
-                self.unsaid.push(MessageStep::Refused {
-                    rule: Arc::clone(&rule.name),
-                });
-                return;
-            }
             Some((person, _)) => Arc::clone(person),
             None if self.recipients.len() >= RECIPIENTS_MAX => {
                 if !std::mem::replace(&mut self.overflow_told, true) {
@@ -356,20 +398,23 @@ impl Messages {
                 }
             }
             Act::Answered(answer) => match answer.response {
-                Response::OptedOut => self.opt_out(person, answer.at_us, placed.met_us),
-                Response::OptedIn => {
-                    if self
-                        .recipients
-                        .get(person)
-                        .is_some_and(|recipient| recipient.is_opted_out)
-                    {
-                        self.remove(person);
-                    }
-                }
+                Response::OptedOut | Response::OptedIn => {}
                 Response::Opened | Response::Accepted | Response::Declined => {
                     self.answer(person, answer, placed.met_us)
                 }
             },
+            Act::Decided {
+                change,
+                refuses_research,
+                at_us,
+            } => {
+                if *refuses_research {
+                    self.forget_trials(person);
+                }
+                if !change.after.has(Purpose::Service) {
+                    self.withdraw(person, *at_us, placed.met_us);
+                }
+            }
         }
     }
 
@@ -400,18 +445,23 @@ impl Messages {
         self.note(person);
     }
 
-    /// Forgets all about a person but that nothing may go out any more, at once.
-    fn opt_out(&mut self, person: &Arc<str>, at_us: i64, met_us: i64) {
+    /// Leaves a person out of what is counted of rules from now on.
+    pub(crate) fn forget_trials(&mut self, person: &Arc<str>) {
+        if let Some(recipient) = self.recipients.get_mut(person)
+            && recipient.forget_trials()
+        {
+            self.note(person);
+        }
+    }
+
+    /// Forgets all about a person; nothing may go out any more, at once.
+    fn withdraw(&mut self, person: &Arc<str>, at_us: i64, met_us: i64) {
         // What comes of what was forgotten would otherwise come to who opts in before it is taken.
         self.grants.retain(|grant| grant.person != *person);
         self.sent.retain(|whose| whose != person);
         self.owners.keep(person, |_| false);
-        let former = self.recipients.insert(Arc::clone(person), Recipient::opted_out());
         let mut open = Vec::new();
-        if let Some(former) = former {
-            if let Some(due_us) = former.due_us {
-                self.due.remove(&(due_us, Arc::clone(person)));
-            }
+        if let Some(former) = self.remove(person) {
             // Left out, whoever dislikes messages would be missing among those who were sent one.
             for trial in former.running() {
                 self.count(trial);
@@ -428,9 +478,7 @@ impl Messages {
                 open: open.clone(),
             });
         }
-        self.listed.retain(|(_, whose, _)| whose != person);
         self.has_changed = true;
-        self.changes.note(person);
     }
 
     /// Counts a trial that is over.
@@ -459,7 +507,7 @@ impl Messages {
     }
 
     /// Does what is due by the watermark `until_us`.
-    fn ring(&mut self, until_us: i64, moment: &Moment<'_>) {
+    fn ring(&mut self, until_us: i64, moment: &Moment<'_>, decided: &Decided) {
         while self.due.first().is_some_and(|(due_us, _)| *due_us <= until_us) {
             let Some((due_us, person)) = self.due.pop_first() else {
                 return;
@@ -472,6 +520,7 @@ impl Messages {
                 rules: &self.rules,
                 places: moment.places,
                 is_held_out: self.holdout.has(&person),
+                is_studied: decided.of(&person).has(Purpose::Research),
             };
             let mut happened = Happened::default();
             recipient.due_us = None;

@@ -37,7 +37,7 @@ use self::said::Said;
 use self::shelves::Shelves;
 pub use self::view::{PersonView, Regularity, people_schema};
 use crate::columns::pseudonym;
-use crate::event::{Event, Reading, Response, Source, dedup_key};
+use crate::event::{Event, Source, dedup_key};
 use crate::identity::Aliases;
 use crate::settings::EngagementSettings;
 use crate::site::Places;
@@ -74,8 +74,6 @@ pub struct People {
     rules: Rules,
     people: Shelves<Person>,
     places: FxHashMap<Arc<str>, u32>,
-    /// People who do not want to be known; nothing is kept of them but that.
-    opted_out: FxHashSet<Arc<str>>,
     /// People of whom nothing is worked out, whatever they answer.
     left_out: FxHashSet<Arc<str>>,
     /// Acts whose time the watermark has not passed.
@@ -100,7 +98,6 @@ impl People {
             rules: Rules::new(settings),
             people: Shelves::default(),
             places: FxHashMap::default(),
-            opted_out: FxHashSet::default(),
             left_out: FxHashSet::default(),
             held: BTreeMap::new(),
             clocks: BTreeSet::new(),
@@ -133,19 +130,6 @@ impl People {
         let Some(name) = pseudonym(&event.reading).filter(|name| !self.left_out.contains(*name)) else {
             return;
         };
-        if let Reading::Reply { response, .. } = &event.reading {
-            match response {
-                Response::OptedOut => {
-                    let person = Arc::clone(self.aliases.person(name));
-                    return self.opt_out(&person);
-                }
-                Response::OptedIn => self.opt_in(name, event),
-                _ => {}
-            }
-        }
-        if self.opted_out.contains(self.aliases.person(name)) {
-            return;
-        }
         let act = Act::of(name, event, places);
         if event.time_us < self.reached_us {
             self.act(&act, event.time_us, Some(self.reached_us));
@@ -299,44 +283,22 @@ impl People {
         self.places.contains_key(person) || self.held.values().any(is_theirs)
     }
 
-    /// Whether a person does not want to be known.
-    pub fn has_opted_out(&self, person: &str) -> bool {
-        self.opted_out.contains(self.aliases.resolve(person))
-    }
-
-    /// All who do not want to be known, by all their names.
-    pub fn opted_out(&self) -> FxHashSet<Arc<str>> {
-        let opted_out = self.opted_out.iter();
-        opted_out
-            .flat_map(|person| self.aliases.names(person))
-            .cloned()
-            .collect()
-    }
-
-    fn opt_out(&mut self, person: &Arc<str>) {
+    /// A person does not want to be known: nothing is kept.
+    pub fn opt_out(&mut self, person: &Arc<str>) {
         self.forget(person);
         self.repairing.forget(person);
         let aliases = &self.aliases;
         self.held.retain(|_, act| aliases.person(&act.person) != person);
-        self.note_opted_out(person);
     }
 
-    fn note_opted_out(&mut self, person: &Arc<str>) {
-        self.note_row(person, Some(Known::OPTED_OUT));
-        self.opted_out.insert(Arc::clone(person));
-    }
-
-    /// Whoever has this name wants to be known again. What was done before under any of the person's names stays forgotten.
-    fn opt_in(&mut self, name: &Arc<str>, event: &Event) {
-        let Some(person) = self.opted_out.take(self.aliases.person(name)) else {
-            return;
-        };
-        self.note_row(&person, None);
+    /// A person wants to be known again. What was done before under any of the person's names stays
+    /// forgotten.
+    pub fn opt_in(&mut self, person: &Arc<str>, event: &Event) {
         let beginning = Beginning {
             event: dedup_key(event),
             received_us: event.received_us,
         };
-        for name in self.aliases.names(&person) {
+        for name in self.aliases.names(person) {
             self.repairing.beginnings.insert(Arc::clone(name), beginning);
         }
     }
@@ -469,25 +431,6 @@ impl People {
         all.sort_by(|(a, ..), (b, ..)| a.person.cmp(&b.person));
         view::table(&all)
     }
-}
-
-/// Those of `opted_out`, and those who do not want to be known after these events, which are in the order of the log.
-pub fn opted_out_by(mut opted_out: FxHashSet<Arc<str>>, events: &[Event]) -> FxHashSet<Arc<str>> {
-    let mut last: FxHashMap<&Arc<str>, bool> = FxHashMap::default();
-    for event in events {
-        if let Reading::Reply { response, .. } = &event.reading
-            && let Some(person) = pseudonym(&event.reading)
-        {
-            match response {
-                Response::OptedOut => last.insert(person, true),
-                Response::OptedIn => last.insert(person, false),
-                _ => None,
-            };
-        }
-    }
-    let out = last.into_iter().filter(|(_, is_out)| *is_out);
-    opted_out.extend(out.map(|(person, _)| Arc::clone(person)));
-    opted_out
 }
 
 fn note(taking: &mut Option<Taking>, person: &mut Person, place: u32) {

@@ -4,6 +4,7 @@
 //! It reads no clock and knows no broker; [`crate::pipeline`] hands it both.
 
 mod at_hand;
+mod consenting;
 mod erasing;
 mod identifying;
 mod kept;
@@ -12,6 +13,7 @@ mod showing;
 #[cfg(test)]
 pub(crate) mod tests;
 
+use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,15 +27,17 @@ use usher_queries::streams::{MESSAGE, stream_schema};
 use usher_queries::watermark::{WatermarkOptions, Watermarks};
 
 use self::at_hand::AtHand;
+use self::consenting::Turned;
 pub(crate) use self::identifying::all_resolved;
 pub use self::past::PastReader;
 use crate::alert::{Alert, Trace};
 use crate::alerts::{Action, Alerts, EventAt, Moment, Said, Step};
 use crate::balances::Balances;
-use crate::columns::{Observed, person, rows_of};
+use crate::columns::{Observed, rows_of};
+use crate::consent::{Consents, Deciding, Purposes};
 use crate::devices::Devices;
-use crate::erasure::Erasures;
-use crate::event::{Clock, Event, Gate, Kind, Reading, Response, dedup_key};
+use crate::erasure::{Erasures, without_person};
+use crate::event::{Clock, Event, Gate, Kind, Reading, dedup_key};
 use crate::gate_totals::GateTotals;
 use crate::identity::Identity;
 use crate::lookups::Lookups;
@@ -65,6 +69,8 @@ pub struct PerceptionOptions {
     pub messages: crate::settings::MessageSettings,
     /// What anybody may see.
     pub public: PublicOptions,
+    /// What holds of persons who decided nothing.
+    pub without_consent: Purposes,
 }
 
 impl PerceptionOptions {
@@ -84,6 +90,7 @@ impl PerceptionOptions {
                 step_us: micros(settings.public.step),
                 measures: settings.public.measures.clone(),
             },
+            without_consent: settings.without_consent,
         }
     }
 }
@@ -119,8 +126,11 @@ impl Observing {
     /// Observes an event of the device with that number.
     pub fn observe<'e>(&mut self, device: u64, event: &'e Event) -> Observed<'e> {
         let watermark = match event.clock {
-            // When names were said to be one person's says nothing about how far readers are.
-            _ if matches!(event.reading, Reading::Identify { .. }) => self.watermarks.tick(event.received_us),
+            // When names were said to be one person's says nothing about how far readers are, and neither does what a person
+            // agrees to.
+            _ if matches!(event.reading, Reading::Identify { .. } | Reading::Consent { .. }) => {
+                self.watermarks.tick(event.received_us)
+            }
             Clock::Device | Clock::Missing => {
                 self.newest_us = self.newest_us.max(Some(event.time_us));
                 self.watermarks.observe(device, event.time_us, event.received_us)
@@ -180,6 +190,8 @@ pub struct Perception {
     pub seats: Seats,
     /// Which names are one person's.
     pub identity: Identity,
+    /// Who agrees to what.
+    pub consents: Consents,
     /// Engagement.
     pub people: People,
     /// What queries measured last.
@@ -218,6 +230,7 @@ impl Perception {
             zones: Zones::new(),
             seats: Seats::new(),
             identity: Identity::new(),
+            consents: Consents::new(options.without_consent),
             people: People::new(options.engagement.clone()),
             measures: Measures::new(),
             points: Ledger::new(),
@@ -235,6 +248,7 @@ impl Perception {
             message_rows: None,
             turn: None,
         };
+        perception.queries.set_consent(perception.consents.for_queries());
         perception.learn_rules();
         perception
     }
@@ -323,7 +337,8 @@ impl Perception {
             reached_us: self.queries.reached().unwrap_or(i64::MIN),
             is_all: !self.queries.has_work(),
         };
-        self.messages.step(&outputs, said.reached_us, moment);
+        self.messages
+            .step(&outputs, said.reached_us, moment, self.consents.decided());
         self.tell_of_messages(said.reached_us, &mut outputs);
         self.keep(&outputs);
         self.give_points(&outputs);
@@ -332,13 +347,14 @@ impl Perception {
             self.public.note(&output.query, &output.rows, &self.queries);
         }
         self.put_all_up();
+        self.raise_of_nobody_who_refuses(&mut outputs);
         let mut steps = Vec::new();
         self.alerts.take(&outputs, said, budget, moment, &mut steps);
         for person in self.messages.take_sent() {
             self.people.note_message(&person);
         }
         for grant in self.messages.take_grants() {
-            if !self.people.has_opted_out(&grant.person) {
+            if self.is_served(&grant.person) {
                 self.points.grant(&grant, grant.at_us);
             }
         }
@@ -353,6 +369,7 @@ impl Perception {
         if let Some(all) = &mut self.message_rows {
             all.extend_from_slice(&rows);
         }
+        let rows = self.naming_who_is_known(rows);
         let schema = stream_schema(MESSAGE).expect("the stream is built in");
         let rows = (!rows.is_empty()).then(|| Rows::of(&schema, rows).expect("a row has the columns of its stream"));
         self.queries.follow(rows.as_ref(), reached_us, outputs);
@@ -404,30 +421,53 @@ impl Perception {
 
     /// Takes events in the order of the log. `trace_of` tells how long the stages took for the event at an index.
     pub fn take(&mut self, events: &[Event], trace_of: &dyn Fn(usize) -> Trace) -> Vec<Step> {
+        self.take_parts(&mut Cow::Borrowed(events), trace_of)
+    }
+
+    /// The same, and leaves in `events` what may be kept of them: no persons who may not be told apart.
+    pub fn take_screening(&mut self, events: &mut Vec<Event>, trace_of: &dyn Fn(usize) -> Trace) -> Vec<Step> {
+        let mut all = Cow::Owned(std::mem::take(events));
+        let steps = self.take_parts(&mut all, trace_of);
+        *events = all.into_owned();
+        steps
+    }
+
+    fn take_parts(&mut self, events: &mut Cow<'_, [Event]>, trace_of: &dyn Fn(usize) -> Trace) -> Vec<Step> {
         let ends = self.turning_points(events);
         if ends.is_empty() {
+            self.screen_part(events, 0..events.len());
             return self.take_some(events, None, trace_of);
         }
         // Who opts out is forgotten when all is said that comes of what was before, and before anything else is; and so names
         // become others'.
         let (mut steps, mut from) = (Vec::new(), 0);
         for end in ends {
+            self.screen_part(events, from..end);
             let some = &events[from..end];
+            if some.iter().any(|event| Deciding::of(event).is_some()) {
+                steps.extend(self.settle());
+            }
             steps.extend(self.take_some(some, some.last(), &|index| trace_of(from + index)));
             from = end;
         }
         if from < events.len() {
+            self.screen_part(events, from..events.len());
             steps.extend(self.take_some(&events[from..], None, &|index| trace_of(from + index)));
         }
         steps
     }
 
-    /// Takes events of which none but the last one may be a turning point; `turning` is that one.
+    /// Takes events of which none but the last one may be a turning point; `turning` is that one. One that decides something is
+    /// alone.
     fn take_some(&mut self, said: &[Event], turning: Option<&Event>, trace_of: &dyn Fn(usize) -> Trace) -> Vec<Step> {
-        let resolved = identifying::resolved(said, self.identity.aliases());
+        let mut resolved = identifying::resolved(said, self.identity.aliases());
+        let turned = turning.and_then(|event| self.turned(event));
+        let is_unknown = turned.as_ref().is_some_and(Turned::is_unknown);
+        if is_unknown && let Some(last) = resolved.to_mut().last_mut() {
+            // Who it was is for those who keep what was decided, and for nobody else.
+            without_person(last);
+        }
         let events: &[Event] = &resolved;
-        let leaver = events.last().filter(|event| is_opt_out(event));
-        let leaver = leaver.and_then(|event| person(&event.reading));
         let mut before = Vec::new();
         if self.at_hand.is_full() {
             let mut outputs = Vec::new();
@@ -449,17 +489,18 @@ impl Perception {
             }
         }
         let first = self.at_hand.next(events.len());
-        for (index, ((event, as_said), observed)) in (first..).zip(events.iter().zip(said).zip(&observed)) {
+        for (at, ((event, as_said), observed)) in events.iter().zip(said).zip(&observed).enumerate() {
             self.move_people(observed.watermark, &mut outputs);
-            self.people.take(as_said, observed.watermark, &self.places);
-            self.people.let_go_of_noted(|| dedup_key(event));
-            self.messages.hear(event, observed.watermark, index);
-        }
-        if let Some(person) = leaver {
-            self.points.forget(person);
-            for name in self.identity.names_of(person) {
-                self.lookups.forget(&name);
+            if let Some(turned) = &turned {
+                self.decide(turned, as_said);
+                let placed = turned.placed(as_said, observed.watermark, first + at);
+                self.messages.hear_decision(placed);
             }
+            if !is_unknown {
+                self.people.take(as_said, observed.watermark, &self.places);
+                self.messages.hear(event, observed.watermark, first + at);
+            }
+            self.people.let_go_of_noted(|| dedup_key(event));
         }
         // Not in turns before somebody is forgotten: alerts must be what they will be in a replay, which knows none.
         let budget = turning.map_or_else(|| self.budget(), |_| Budget::unlimited());
@@ -494,11 +535,10 @@ impl Perception {
             },
         };
         let mut steps = self.judge(outputs, budget, &moment);
-        if let Some(person) = leaver {
+        if let Some(turned) = turned.filter(Turned::is_unknown) {
             let reached = self.queries.reached().unwrap_or(i64::MIN);
-            let names = self.identity.aliases().names_of(person);
-            for name in names.iter().map(AsRef::as_ref).chain([person]) {
-                self.alerts.forget_person(name, reached, &moment, &mut steps);
+            for name in self.identity.names_of(&turned.person) {
+                self.alerts.forget_person(&name, reached, &moment, &mut steps);
             }
         }
         if self.queries.holds_rows() {
@@ -533,7 +573,7 @@ impl Perception {
             Record::Started { at_us } => return self.begin_listening(*at_us),
             Record::QueryRestarted { query } => self.start_again(query),
             Record::Looked(look) => self.lookups.take(look.clone()),
-            Record::Refused(_) | Record::Removed => {}
+            Record::Refused(_) | Record::Removed | Record::Expired { .. } => {}
         }
         Vec::new()
     }
@@ -556,13 +596,18 @@ impl Perception {
     /// We begin to listen at `now_us`, after a pause in which nothing could be heard; gives the steps of what was due before.
     pub fn begin_listening(&mut self, now_us: i64) -> Vec<Step> {
         // A silence that was due is found, also where time is still being moved on: a replay, which knows no turns, has found it.
-        let mut outputs = Vec::new();
-        self.queries.work(Budget::unlimited(), &mut outputs);
-        let steps = self.judge_later(outputs, Budget::unlimited());
+        let steps = self.settle();
         if let Some(event_time) = self.observing.watermarks.clock_at(now_us) {
             self.alerts.listen_from(event_time);
         }
         steps
+    }
+
+    /// Says all that time was moved on to and turns have not come to yet.
+    fn settle(&mut self) -> Vec<Step> {
+        let mut outputs = Vec::new();
+        self.queries.work(Budget::unlimited(), &mut outputs);
+        self.judge_later(outputs, Budget::unlimited())
     }
 
     /// Does what staff did, when all is said that is due by then; gives the steps, and the alert as it is then: `None` when
@@ -588,7 +633,7 @@ impl Perception {
     /// there; gives the steps of alerts, and the entry or why there is none.
     pub fn act_on_points(&mut self, deed: &PointsDeed) -> (Vec<Step>, Result<points::Entry, points::Refused>) {
         let (steps, _) = self.catch_up(deed.at_us);
-        if self.people.has_opted_out(&deed.person) {
+        if !self.is_served(&deed.person) {
             return (steps, Err(points::Refused::OptedOut));
         }
         let now_us = self.clock_us().unwrap_or(deed.at_us);
@@ -605,8 +650,10 @@ impl Perception {
                 name if name.starts_with(CHALLENGES) => points::challenges_of(&output.rows),
                 _ => continue,
             };
-            for grant in grants.iter().filter(|grant| !self.people.has_opted_out(&grant.person)) {
-                self.points.grant(grant, grant.at_us);
+            for grant in &grants {
+                if self.is_served(&grant.person) {
+                    self.points.grant(grant, grant.at_us);
+                }
             }
         }
     }
@@ -643,17 +690,6 @@ impl Perception {
         self.messages.set_rules(self.queries.queries());
         steps
     }
-}
-
-/// Whether somebody does not want to be known any more.
-fn is_opt_out(event: &Event) -> bool {
-    matches!(
-        &event.reading,
-        Reading::Reply {
-            response: Response::OptedOut,
-            ..
-        }
-    )
 }
 
 fn no_events(now_us: i64, places: &Places) -> Moment<'_> {

@@ -186,9 +186,26 @@ struct Understood {
     events: Vec<Event>,
     /// When the message of each event came in.
     received: Vec<Instant>,
-    records: Vec<Bytes>,
+    /// What could not be read, each with how many events came before it.
+    refused: Vec<(usize, Bytes)>,
     acks: Vec<Ack>,
     first_received: Option<Instant>,
+}
+
+impl Understood {
+    /// All of it as records of the log, in its order.
+    fn records(&mut self) -> Vec<Bytes> {
+        let mut records: Vec<Bytes> = Vec::with_capacity(self.events.len() + self.refused.len());
+        let mut refused = std::mem::take(&mut self.refused).into_iter().peekable();
+        for (index, event) in self.events.iter().enumerate() {
+            while let Some((_, record)) = refused.next_if(|(before, _)| *before <= index) {
+                records.push(record);
+            }
+            records.push(Record::event_to_bytes(event).into());
+        }
+        records.extend(refused.map(|(_, record)| record));
+        records
+    }
 }
 
 /// Records on their way to the log, and the publishers that wait for them.
@@ -247,14 +264,20 @@ impl Pipeline {
         }
         let (ack, durable) = Ack::pair();
         understood.acks.push(ack);
-        if understood.events.len() > ALERTS_FIRST_MAX {
+        // Who may not be told apart is named by nothing that is kept. Where the messages themselves say who that is, or whose a name
+        // is, it is known of each of them only when those before it are taken in.
+        let may_turn = self.perception.may_turn(&understood.events);
+        if !may_turn {
+            self.perception.screen(&mut understood.events);
+        }
+        if understood.events.len() > ALERTS_FIRST_MAX && !may_turn {
             self.log(&mut understood).await?;
-            self.perceive(&understood, decoded_at, durable);
+            self.perceive(&mut understood, decoded_at, durable);
             return Ok(());
         }
         // Either way an alert may go out before its event is on disk. After a crash in between, the publisher, who was
         // not acknowledged, sends it again; with an id or a time of its own it is the same event and the same alert.
-        if self.perceive(&understood, decoded_at, durable) {
+        if self.perceive(&mut understood, decoded_at, durable) {
             // What was told goes out first.
             tokio::task::yield_now().await;
         }
@@ -276,7 +299,7 @@ impl Pipeline {
     /// events → log: the publisher is acknowledged once they are durable, which nobody here waits for.
     async fn log(&mut self, understood: &mut Understood) -> Result<(), LogError> {
         let mut last = Held::default();
-        for record in understood.records.drain(..) {
+        for record in understood.records() {
             if last.bytes + record.len() > APPEND_BYTES && !last.records.is_empty() {
                 self.held.push_back(std::mem::take(&mut last));
             }
@@ -316,10 +339,10 @@ impl Pipeline {
 
     /// events → queries → engagement → alerts → outbox, page; `durable` is when the events are. True when there was
     /// something to tell of alerts.
-    fn perceive(&mut self, understood: &Understood, decoded_at: Instant, durable: Durable) -> bool {
+    fn perceive(&mut self, understood: &mut Understood, decoded_at: Instant, durable: Durable) -> bool {
         let received = &understood.received;
         let trace_of = |index: usize| stages(received[index], decoded_at);
-        let steps = self.perception.take(&understood.events, &trace_of);
+        let steps = self.perception.take_screening(&mut understood.events, &trace_of);
         CrashPoint::Evaluated.pass();
         if let Some(first) = understood.first_received {
             self.latencies.evaluated.record(first.elapsed());
@@ -339,7 +362,7 @@ impl Pipeline {
         let mut understood = Understood {
             events: Vec::with_capacity(deliveries.len()),
             received: Vec::with_capacity(deliveries.len()),
-            records: Vec::with_capacity(deliveries.len()),
+            refused: Vec::new(),
             acks: Vec::with_capacity(deliveries.len()),
             first_received: deliveries.first().map(|delivery| delivery.message.received),
         };
@@ -366,18 +389,15 @@ impl Pipeline {
                 if matches!(event.clock, crate::event::Clock::Ahead | crate::event::Clock::Unset) {
                     self.counts.wrong_clocks += 1;
                 }
-                let record = Record::Event(event);
-                understood.records.push(record.to_bytes().into());
-                if let Record::Event(event) = record {
-                    understood.events.push(event);
-                    understood.received.push(message.received);
-                }
+                understood.events.push(event);
+                understood.received.push(message.received);
             }
             for refusal in decoded.refused {
                 self.counts.refused += 1;
                 metrics::counter!("usher_refused_total", "reason" => refusal.class.as_str()).increment(1);
                 let record = Record::Refused(refusal);
-                understood.records.push(record.to_bytes().into());
+                let before = understood.events.len();
+                understood.refused.push((before, record.to_bytes().into()));
                 if let Record::Refused(refusal) = record {
                     tracing::debug!(topic = %refusal.topic, reason = %refusal.reason, "a payload could not be read");
                     self.refused.push(refusal);

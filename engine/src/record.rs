@@ -79,6 +79,11 @@ pub enum Record {
     ErasureDone(Done),
     /// What stood here was about a person who was erased.
     Removed,
+    /// An event stood here that was older than its stream is kept.
+    Expired {
+        /// By what it is known when it comes again, [`dedup_key`](crate::event::dedup_key).
+        key: u128,
+    },
 }
 
 /// Why a record can't be read.
@@ -99,6 +104,12 @@ impl Record {
     /// The record as bytes.
     pub fn to_bytes(&self) -> Vec<u8> {
         postcard::to_extend(self, vec![VERSION]).expect("a record in memory can always be written to memory")
+    }
+
+    /// An event as the bytes of its record.
+    pub fn event_to_bytes(event: &Event) -> Vec<u8> {
+        // The number of the first of the records stands before it, as in `to_bytes`; a test holds the two together.
+        postcard::to_extend(event, vec![VERSION, 0]).expect("a record in memory can always be written to memory")
     }
 
     /// By what a change of the table of identities is known, as an event is by

@@ -147,6 +147,7 @@ pub(crate) async fn explain(http: &str, query: &str) -> anyhow::Result<String> {
         writeln!(out, "read by    {}", list("read_by").join(", "))?;
     }
     writeln!(out, "says       {}", list("columns").join(", "))?;
+    writeln!(out, "is for     {}, without persons who refuse it", text("purpose"))?;
     writeln!(
         out,
         "speaks     {}, rows may be {} s late",

@@ -4,11 +4,13 @@
 //! said even where another layer hides it. The defaults are the commented `usher.toml` itself, which is also the list
 //! of names there are; so the two cannot drift.
 
+mod consent;
 mod fluvio;
 mod layers;
 mod messages;
 mod parameters;
 mod public;
+mod retention;
 #[cfg(test)]
 mod tests;
 mod values;
@@ -27,7 +29,9 @@ use self::layers::Layers;
 pub use self::messages::MessageSettings;
 pub use self::parameters::ParameterSettings;
 pub use self::public::PublicSettings;
+pub use self::retention::RetentionSettings;
 pub use self::webhooks::{WebhookSecret, WebhookSettings};
+use crate::consent::Purposes;
 use crate::identity::check_table;
 use crate::position::{Mistake, read_file};
 use crate::site::Places;
@@ -88,6 +92,10 @@ pub struct Settings {
     pub privacy_k: u32,
     /// What anybody may see, and where.
     pub public: PublicSettings,
+    /// How long streams are kept that go before the log does.
+    pub retention: RetentionSettings,
+    /// What holds of persons who decided nothing.
+    pub without_consent: Purposes,
     /// How facts go out.
     pub delivery: Delivery,
     /// Who is told by HTTP.

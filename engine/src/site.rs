@@ -13,7 +13,7 @@ use crate::calendar::Calendar;
 use crate::position::{Mistake, Mistakes, read_file};
 
 /// The kinds of event a device can send, as in the topic `usher/in/{site}/{zone}/{kind}/{device}`.
-pub const DEVICE_KINDS: [&str; 6] = ["gate", "seat", "rfid", "click", "reply", "identify"];
+pub const DEVICE_KINDS: [&str; 7] = ["gate", "seat", "rfid", "click", "reply", "identify", "consent"];
 
 /// A name for people, in the languages of the staff page. A language nobody wrote takes the other's.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -15,8 +15,9 @@ use usher_queries::watermark::WatermarkOptions;
 
 use crate::alert::Trace;
 use crate::columns::flow_of;
+use crate::consent::opted_out_by;
 use crate::event::{Event, Kind};
-use crate::people::{People, opted_out_by, people_schema};
+use crate::people::{People, people_schema};
 use crate::perception::{Observing, Perception, observe_all};
 use crate::record::Record;
 use crate::settings::EngagementSettings;

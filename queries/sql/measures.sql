@@ -1,6 +1,6 @@
 -- Unmet demand in the catalogue: searches and how many of them found nothing, by day and place. For who buys and who describes.
 -- Read at /api/v1/measures, as all queries whose names begin with measure_.
-CREATE QUERY measure_searches WITH (emit = 'update', lateness = '1 minute') AS
+CREATE QUERY measure_searches WITH (purpose = 'research', emit = 'update', lateness = '1 minute') AS
 SELECT
   site,
   zone,
@@ -47,7 +47,7 @@ FROM TUMBLE(arrivals, event_time, INTERVAL '1 day')
 GROUP BY site, zone, window_start, window_end;
 
 -- Requests served: from the first time a person asked for an item to its loan by the same person. Read by measures.
-CREATE QUERY requests_served WITH (lateness = '1 minute', parameters = 'within interval = 28 days') AS
+CREATE QUERY requests_served WITH (purpose = 'research', lateness = '1 minute', parameters = 'within interval = 28 days') AS
 WITH acts AS (
   SELECT site, zone, person, item, event_time, 'asked' AS act
   FROM click
@@ -69,7 +69,7 @@ FROM acts MATCH_RECOGNIZE (
 ) AS m;
 
 -- Items ready: from the first time an item was asked for to its return to the branch, by whomever. Read by measures.
-CREATE QUERY items_ready WITH (lateness = '1 minute', parameters = 'within interval = 28 days') AS
+CREATE QUERY items_ready WITH (purpose = 'research', lateness = '1 minute', parameters = 'within interval = 28 days') AS
 WITH acts AS (
   SELECT site, zone, person, item, event_time, 'asked' AS act
   FROM click
@@ -91,7 +91,7 @@ FROM acts MATCH_RECOGNIZE (
 ) AS m;
 
 -- Searches served: from a search without a result to the next with one, of the same person or session. Read by measures.
-CREATE QUERY searches_served WITH (lateness = '1 minute', parameters = 'within interval = 30 minutes') AS
+CREATE QUERY searches_served WITH (purpose = 'research', lateness = '1 minute', parameters = 'within interval = 30 minutes') AS
 WITH searches AS (
   SELECT site, zone, coalesce(person, session) AS person, event_time, results
   FROM click
@@ -110,7 +110,7 @@ FROM searches MATCH_RECOGNIZE (
 
 -- Time to service: from asking to being served, by service, place and the day of being served. For who fetches, returns and
 -- describes. Services: `loan` of what was asked for, its being `ready` at the branch, and `search` until something was found.
-CREATE QUERY measure_time_to_service WITH (emit = 'update', lateness = '1 minute') AS
+CREATE QUERY measure_time_to_service WITH (purpose = 'research', emit = 'update', lateness = '1 minute') AS
 WITH served AS (
   SELECT site, zone, 'loan' AS service, person, asked_at, served_at FROM requests_served
   UNION ALL
@@ -135,7 +135,7 @@ GROUP BY site, zone, service, window_start, window_end;
 -- Unmet demand for items: what persons asked for that no loan of it to them followed in time, by where and by the day on which
 -- they asked. The service is the word they asked by. For who buys.
 CREATE QUERY measure_requests_not_served WITH (
-  emit = 'update', lateness = '1 minute', parameters = 'within interval = 28 days'
+  purpose = 'research', emit = 'update', lateness = '1 minute', parameters = 'within interval = 28 days'
 ) AS
 WITH unserved AS (
   SELECT c.site, c.zone, c.action AS service, c.person, c.event_time
@@ -150,7 +150,7 @@ GROUP BY site, zone, service, window_start, window_end;
 
 -- Offers: what became of messages to people, by rule and the week in which it did. For who writes rules. What had no answer in
 -- time was ignored; withdrawn is what stood when its person opted out, and withheld what was never sent.
-CREATE QUERY measure_offers WITH (emit = 'update', lateness = '1 minute') AS
+CREATE QUERY measure_offers WITH (purpose = 'research', emit = 'update', lateness = '1 minute') AS
 SELECT
   site,
   zone,
@@ -180,7 +180,7 @@ GROUP BY site, zone, rule, kind, window_start, window_end;
 
 -- Demands: what persons wanted of the catalogue and of items, and what of it they got, at the time at which they asked. A request
 -- that is served is told once more, then. Read by measures of benefit.
-CREATE QUERY demands AS
+CREATE QUERY demands WITH (purpose = 'research') AS
 SELECT
   site,
   'search' AS service,
@@ -200,7 +200,7 @@ FROM requests_served;
 
 -- Benefit: which share of what people wanted they got, by service and four weeks. Between 0, nothing, and 1. For those who answer
 -- for what a library is good for.
-CREATE QUERY measure_benefit WITH (emit = 'update', lateness = '1 minute') AS
+CREATE QUERY measure_benefit WITH (purpose = 'research', emit = 'update', lateness = '1 minute') AS
 SELECT
   site,
   service,
@@ -215,7 +215,7 @@ GROUP BY site, service, window_start, window_end;
 
 -- Benefit by cohort: the same of those whose first visit was at the same site and ended in the same four weeks, as far as they
 -- wanted it during a visit.
-CREATE QUERY measure_benefit_by_cohort WITH (emit = 'update', lateness = '1 minute') AS
+CREATE QUERY measure_benefit_by_cohort WITH (purpose = 'research', emit = 'update', lateness = '1 minute') AS
 WITH of_visits AS (
   SELECT
     v.first_site AS site,
@@ -245,7 +245,7 @@ GROUP BY site, cohort, service, window_start, window_end;
 -- Trust: whether people take what they are offered, and come again, by four weeks. The mean of the share of answers that say yes,
 -- where opting out is the strongest no, and of the share of persons who came that had come before. Where nobody answered it
 -- is the latter alone. Between 0 and 1. For those who answer for how people are treated.
-CREATE QUERY measure_trust WITH (emit = 'update', lateness = '1 minute') AS
+CREATE QUERY measure_trust WITH (purpose = 'research', emit = 'update', lateness = '1 minute') AS
 WITH signs AS (
   SELECT site, person, event_time, response, CAST(NULL AS BIGINT) AS visit_number
   FROM reply
@@ -284,7 +284,7 @@ GROUP BY site, window_start, window_end;
 -- Participation: which share of those who came took part, by cohort and four weeks: asked for something, asked for help, answered
 -- or rated. Between 0, nobody, and 1. For those who want a library to be made with its readers.
 CREATE QUERY measure_participation WITH (
-  emit = 'update', lateness = '1 minute', parameters = 'taking_part text = request|reserve|help|reply|rating'
+  purpose = 'research', emit = 'update', lateness = '1 minute', parameters = 'taking_part text = request|reserve|help|reply|rating'
 ) AS
 WITH visits_of_cohorts AS (
   SELECT
@@ -310,7 +310,7 @@ GROUP BY site, cohort, window_start, window_end;
 -- since, to any site. For whoever plans beginnings of terms. The cohort's size is the row of no weeks since. A period of another
 -- length has to be whole weeks.
 CREATE QUERY measure_retention WITH (
-  emit = 'update', lateness = '1 minute', parameters = 'period interval = 28 days'
+  purpose = 'research', emit = 'update', lateness = '1 minute', parameters = 'period interval = 28 days'
 ) AS
 WITH returns AS (
   SELECT
@@ -333,7 +333,7 @@ GROUP BY site, cohort, window_start, window_end;
 
 -- Stability: of the visits that followed another, the share before which the person had not been away for longer than was
 -- usual for that person. Between 0, nobody comes as usual, and 1. For those who answer for how a library is used.
-CREATE QUERY measure_stability WITH (emit = 'update', lateness = '1 minute') AS
+CREATE QUERY measure_stability WITH (purpose = 'research', emit = 'update', lateness = '1 minute') AS
 SELECT
   site,
   window_start,

@@ -34,6 +34,7 @@ pub mod operator;
 mod picked;
 mod pipeline;
 mod planner;
+pub mod purpose;
 pub mod query;
 pub mod query_set;
 pub mod references;

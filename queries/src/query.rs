@@ -24,6 +24,7 @@ use crate::memory_budget::MemoryBudget;
 use crate::operator::{Context, Footprint, Progress};
 use crate::pipeline::brought_forward;
 use crate::planner::Planner;
+use crate::purpose::Purpose;
 use crate::row::Rows;
 use crate::shared_window::{Share, locked};
 use crate::snapshot::QuerySnapshot;
@@ -226,6 +227,11 @@ impl Query {
         self.due
     }
 
+    /// What it is for: rows of persons who refuse that do not reach it.
+    pub fn purpose(&self) -> Purpose {
+        self.statement.purpose
+    }
+
     /// Why it has stopped, if it has.
     pub fn broken(&self) -> Option<&str> {
         self.broken.as_deref()
@@ -250,10 +256,16 @@ impl Query {
     /// A fingerprint of what its snapshots mean: its plan and when it speaks. An alert's thresholds and words are not in
     /// it, so that its windows go on when those are changed.
     pub fn fingerprint(&self) -> String {
-        format!(
+        let mut fingerprint = format!(
             "{}\nemit {}\nlateness {}\nttl {:?}\ncauses {}",
             self.plan_text, self.compiled.emit, self.statement.lateness_us, self.statement.ttl_us, self.keeps_causes
-        )
+        );
+        // What it holds may be of persons who refuse another purpose. Snapshots from before there were purposes have none.
+        if self.purpose() != Purpose::default() {
+            fingerprint.push_str("\npurpose ");
+            fingerprint.push_str(self.purpose().as_str());
+        }
+        fingerprint
     }
 
     /// Whether each row keeps the event that made it, because an alert reads it.

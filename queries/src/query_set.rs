@@ -1,5 +1,6 @@
 //! The query set holds all running queries and steps them: rows of streams go in, rows of queries come out.
 
+mod consenting;
 mod following;
 pub mod forgetting;
 mod kept;
@@ -27,6 +28,7 @@ use crate::civil_time::OpeningHours;
 use crate::error::{QueryError, nearest};
 use crate::flow::Flow;
 use crate::operator::{Context, LateRow};
+use crate::purpose::Consent;
 use crate::query::{DEFAULT_MEMORY, Output, Place, Query};
 use crate::references::References;
 use crate::row::{Row, Rows};
@@ -62,6 +64,8 @@ pub struct QuerySet {
     memory: usize,
     /// Queries whose every change somebody wants to see, as alerts do.
     watched: BTreeSet<String>,
+    /// Who agrees to what queries are for; `None` where everybody does.
+    consent: Option<Arc<dyn Consent>>,
     /// Grows with each change of what statements may read or what runs.
     version: u64,
 }
@@ -78,6 +82,7 @@ impl Default for QuerySet {
             time: Time::default(),
             memory: DEFAULT_MEMORY,
             watched: BTreeSet::new(),
+            consent: None,
             version: 0,
         }
     }
@@ -345,14 +350,24 @@ impl QuerySet {
             return;
         };
         let step = self.windows.begin();
+        let allowed = self.allowed(&readers, rows);
+        let mut of_purpose: Vec<Handed<'_>> = (allowed.iter()).map(|(_, rows)| Handed::new(source, rows)).collect();
         let mut handed = Handed::new(source, rows);
         for index in readers.iter().copied() {
+            let purpose = self.queries[index].purpose();
+            let handed = match allowed.iter().position(|(of, _)| *of == purpose) {
+                Some(at) => &mut of_purpose[at],
+                None => &mut handed,
+            };
+            if handed.rows.is_empty() {
+                continue;
+            }
             if let Some(place) = place {
                 place.through.push(index as u32);
             }
             match place {
-                Some(place) if self.has_to_wait(index) => self.hold(index, &handed, place.clone(), late, out),
-                _ => self.hand_over(step, index, &mut handed, place, late, out),
+                Some(place) if self.has_to_wait(index) => self.hold(index, handed, place.clone(), late, out),
+                _ => self.hand_over(step, index, handed, place, late, out),
             }
             if let Some(place) = place {
                 place.through.pop();

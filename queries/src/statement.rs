@@ -24,6 +24,7 @@ pub use self::parameters::{Given, Parameter, ParameterKind, ParameterValue, Para
 use self::parameters::{PARAMETERS, Shifts, declared, names_parameter, option_of, put_in, settle};
 use self::values::{duration, emit, size};
 use crate::error::{Position, QueryError, nearest};
+use crate::purpose::{Purpose, purpose};
 
 /// When a query speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,6 +89,8 @@ pub struct Statement {
     pub ttl_us: Option<i64>,
     /// How many bytes the query may keep, where the statement says so.
     pub memory: Option<usize>,
+    /// What it is for: rows of persons who refuse that do not reach it.
+    pub purpose: Purpose,
     /// Where the statement begins.
     pub at: Position,
     /// Where the name stands.
@@ -131,7 +134,7 @@ impl Statement {
     }
 }
 
-const QUERY_OPTIONS: [&str; 5] = ["emit", "lateness", "ttl", "memory", PARAMETERS];
+const QUERY_OPTIONS: [&str; 6] = ["emit", "lateness", "ttl", "memory", "purpose", PARAMETERS];
 
 /// Reads all statements of a text; their parameters have the values that they declare.
 ///
@@ -324,6 +327,10 @@ impl Reader<'_> {
         let lateness_us = take("lateness").map(|value| duration(&value)).transpose()?.unwrap_or(0);
         let ttl_us = take("ttl").map(|value| duration(&value)).transpose()?;
         let memory = take("memory").map(|value| size(&value)).transpose()?;
+        let purpose = take("purpose")
+            .map(|value| purpose(&value))
+            .transpose()?
+            .unwrap_or_default();
         let kind = if is_alert {
             let values = are_settled.then_some(parameters.as_slice());
             StatementKind::Alert(Box::new(alert_options(&mut options, &name, name_at, values)?))
@@ -338,6 +345,7 @@ impl Reader<'_> {
             lateness_us,
             ttl_us,
             memory,
+            purpose,
             at,
             name_at,
             sql,

@@ -9,10 +9,10 @@ pub const EVENT_TIME: &str = "event_time";
 /// The event-id column of every built-in stream.
 pub const EVENT_ID: &str = "event_id";
 /// The built-in streams of events, in the order in which a step feeds them.
-pub const EVENT_STREAMS: [&str; 6] = ["gate", "seat", "rfid", "click", "reply", "identify"];
+pub const EVENT_STREAMS: [&str; 7] = ["gate", "seat", "rfid", "click", "reply", "identify", "consent"];
 /// All streams but [`LATE`], in that order.
-pub const STREAMS: [&str; 9] = [
-    "gate", "seat", "rfid", "click", "reply", "identify", VISIT, ENGAGEMENT, MESSAGE,
+pub const STREAMS: [&str; 10] = [
+    "gate", "seat", "rfid", "click", "reply", "identify", "consent", VISIT, ENGAGEMENT, MESSAGE,
 ];
 /// The streams that are worked out from those of events: visits of persons that ended, changes of their engagement, and what
 /// became of messages to them.
@@ -46,7 +46,7 @@ fn optional(name: &str, data_type: DataType) -> Field {
 /// The columns of a built-in stream, or `None` for a name that is not one.
 ///
 /// `gate`: passages of people. `seat`: a seat's state. `rfid`: reads, check-outs and check-ins. `click`: web and
-/// catalogue actions. `reply`: answers to messages. `identify`: which names are one person. `visit`, `engagement` and `message`:
+/// catalogue actions. `reply`: answers to messages. `identify`: which names are one person. `consent`: what persons agree to. `visit`, `engagement` and `message`:
 /// what is worked out from these of persons.
 /// `late`: what a window could not take any more.
 pub fn stream_schema(name: &str) -> Option<SchemaRef> {
@@ -108,6 +108,12 @@ fn new_schema(name: &str) -> Option<SchemaRef> {
             optional("rating", Int64),
         ],
         "identify" => vec![field("person", Utf8), field("also", Utf8), field("action", Utf8)],
+        "consent" => vec![
+            // Of somebody who refuses to be told apart nobody hears who it is.
+            optional("person", Utf8),
+            field("purposes", Utf8),
+            field("action", Utf8),
+        ],
         LATE => {
             return Some(Arc::new(Schema::new(vec![
                 field("query", Utf8),
@@ -159,7 +165,8 @@ fn derived_fields(name: &str) -> Vec<Field> {
         ],
         MESSAGE => vec![
             optional("zone", Utf8),
-            field("person", Utf8),
+            // Of somebody who does not want to be told apart any more nobody hears whose it was.
+            optional("person", Utf8),
             field("message", Utf8),
             field("rule", Utf8),
             field("kind", Utf8),

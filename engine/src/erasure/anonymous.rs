@@ -48,6 +48,7 @@ pub fn anonymous(record: &Record, who: &Who) -> Option<Record> {
         | Record::QueryRestarted { .. }
         | Record::Shed { .. }
         | Record::Removed
+        | Record::Expired { .. }
         | Record::Erased(_)
         | Record::ErasureDone(_) => None,
     }
@@ -71,6 +72,9 @@ pub fn is_theirs(event: &Event, who: &Who) -> bool {
     if let Reading::Identify { person, also, .. } = &event.reading {
         return who.is(person.as_str()) || also.iter().any(|name| who.is(name.as_str()));
     }
+    if let Reading::Consent { person, .. } = &event.reading {
+        return who.is(person.as_str());
+    }
     let session = match &event.reading {
         Reading::Click { session, .. } => session.as_ref(),
         _ => None,
@@ -79,27 +83,36 @@ pub fn is_theirs(event: &Event, who: &Who) -> bool {
         || session.is_some_and(|session| who.is(session.as_str()))
 }
 
+/// Takes whoever did something out of an event, and what would tell who it was: session, words that were searched for, and the
+/// message that was answered. What is counted of it stays, and so does by what it is known again.
+pub fn without_person(event: &mut Event) {
+    match &mut event.reading {
+        Reading::Rfid { person, .. } => *person = None,
+        Reading::Click {
+            person, session, query, ..
+        } => (*person, *session, *query) = (None, None, None),
+        Reading::Reply { person, message, .. } => {
+            *person = Pseudonym::nobody();
+            *message = "".into();
+        }
+        Reading::Consent { person, .. } => *person = Pseudonym::nobody(),
+        // Of whom something is said is not who did something.
+        Reading::Identify { .. } | Reading::Gate(_) | Reading::Seat { .. } => {}
+    }
+}
+
 fn anonymous_event(event: &Event, who: &Who) -> Option<Event> {
     if !is_theirs(event, who) {
         return None;
     }
     let mut left = event.clone();
     match &mut left.reading {
-        Reading::Rfid { person, .. } => *person = None,
+        // In a session of theirs somebody else may have been there, who is not to be erased.
         Reading::Click {
-            person, session, query, ..
-        } => {
-            // In a session of theirs somebody else may have been there, who is not to be erased.
-            if person.as_ref().is_none_or(|person| who.is(person.as_str())) {
-                *person = None;
-                *query = None;
-            }
-            *session = None;
-        }
-        Reading::Reply { person, message, .. } => {
-            *person = Pseudonym::nobody();
-            *message = "".into();
-        }
+            person: Some(person),
+            session,
+            ..
+        } if !who.is(person.as_str()) => *session = None,
         Reading::Identify { person, also, .. } => {
             also.retain(|name| !who.is(name.as_str()));
             if who.is(person.as_str()) || also.is_empty() {
@@ -108,7 +121,7 @@ fn anonymous_event(event: &Event, who: &Who) -> Option<Event> {
                 also.clear();
             }
         }
-        Reading::Gate(_) | Reading::Seat { .. } => {}
+        _ => without_person(&mut left),
     }
     Some(left)
 }

@@ -14,6 +14,7 @@ use super::scan::{each_record, look};
 use super::who::Who;
 use crate::alert::Alert;
 use crate::columns::{Observed, flow_of};
+use crate::consent::ConsentView;
 use crate::event::{Event, Gate, Reading};
 use crate::lookups::LookView;
 use crate::messages::MessageView;
@@ -32,8 +33,10 @@ pub struct Export {
     pub links: Vec<String>,
     /// When this was so, RFC 3339, by our clock.
     pub exported_at: String,
-    /// Whether the person does not want to be known; then there are no figures.
+    /// Whether the person is not to be told apart; then there are no figures.
     pub opted_out: bool,
+    /// What the person agrees to, and since when; nothing where nothing was decided.
+    pub consent: Option<ConsentView>,
     /// Figures and the visit that is going on.
     pub engagement: Option<PersonView>,
     /// The ledger.
@@ -59,6 +62,7 @@ impl Export {
         let who = Who::known(&names);
         let clock_us = perception.clock_us().unwrap_or(0);
         let is_named = |alert: &Alert| serde_json::to_string(alert).is_ok_and(|json| who.is_in(&json));
+        let decided = perception.consents.decided();
         let open = perception.alerts.open().into_iter();
         let cleared = perception.alerts.cleared().map(AsRef::as_ref);
         let alerts = open.chain(cleared).filter(|alert| is_named(alert)).cloned().collect();
@@ -66,7 +70,8 @@ impl Export {
             person: person.to_owned(),
             links: names[1..].iter().map(ToString::to_string).collect(),
             exported_at: time_to_text(now_us),
-            opted_out: perception.people.has_opted_out(person),
+            opted_out: !decided.recognises(person),
+            consent: decided.decisions(person).map(|_| decided.view(person)),
             engagement: perception.people.get(person, clock_us),
             points: perception.points.get(person),
             messages: perception.messages.of(person),
@@ -79,7 +84,7 @@ impl Export {
 
     /// Whether there is nothing.
     pub fn is_empty(&self) -> bool {
-        !self.opted_out
+        self.consent.is_none()
             && self.links.is_empty()
             && self.engagement.is_none()
             && self.points.is_none()

@@ -1,4 +1,5 @@
-//! The worker takes what was erased off the disk: log, outbox, checkpoints, in this order, beside everything else.
+//! The worker takes what was erased off the disk: log, outbox, checkpoints, in this order, beside everything else. What is older
+//! than its stream is kept goes by its hands too, so that no two ever rewrite the log at once.
 //!
 //! What it does can be done again: where the process ends in between, the next one finds the erasure under way and begins
 //! with it anew.
@@ -8,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use usher_connectors::log::{Log, LogError, Offset};
 use usher_connectors::spool::SpoolError;
@@ -20,12 +22,15 @@ use crate::background::done_in_background;
 use crate::outbox::Outbox;
 use crate::pipeline::{Asker, Stopping, wall_clock_us};
 use crate::record::Record;
+use crate::retention::{Retention, Turned};
 use crate::supervisor::words_of;
 
 /// Records that are gone through in one turn; between two of them the process may end.
 const RECORDS: usize = 4_096;
 /// How long to wait before what failed is tried again.
 const TRY_AGAIN: Duration = Duration::from_secs(30);
+/// How long to rest after each turn of letting go of what is old: nobody waits for it.
+const REST: Duration = Duration::from_millis(20);
 /// How long to wait for room in the log.
 const ROOM: Duration = Duration::from_millis(50);
 
@@ -66,7 +71,14 @@ pub struct Parts {
     pub outbox: Arc<Outbox>,
     /// Where copies lie out of which nothing can be taken.
     pub stays: Vec<Copies>,
+    /// What goes before the log does.
+    pub retention: Retention,
+    /// From where on the log has what no saved state has, or what is not copied yet; `None` where nothing is saved.
+    pub keep_from: KeepFrom,
 }
+
+/// Tells from where on the log has to stay as it is.
+pub type KeepFrom = Arc<dyn Fn() -> Option<Offset> + Send + Sync>;
 
 /// A place out of which nothing can be taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -109,6 +121,9 @@ impl Erasing {
     /// # Errors
     /// [`ErasureError::Stopping`] when the engine is gone; all else is said, and tried again after a while.
     pub async fn run(self: Arc<Self>, parts: Parts, stop: CancellationToken) -> Result<(), ErasureError> {
+        let mut retention = parts.retention.clone();
+        // At once after a start, which may come after a long time.
+        let mut due = retention.every().map(|_| Instant::now());
         loop {
             let under_way = parts
                 .asker
@@ -134,10 +149,20 @@ impl Erasing {
                     }
                 }
             }
-            tokio::select! {
-                () = self.wake.notified() => {}
-                () = tokio::time::sleep(TRY_AGAIN), if has_failed => {}
-                () = stop.cancelled() => return Ok(()),
+            let again = has_failed.then(|| Instant::now() + TRY_AGAIN);
+            loop {
+                tokio::select! {
+                    () = self.wake.notified() => break,
+                    () = reached(again) => break,
+                    () = reached(due) => {}
+                    () = stop.cancelled() => return Ok(()),
+                }
+                let rest;
+                (retention, rest) = tokio::select! {
+                    turned = let_go(retention, &parts) => turned,
+                    () = stop.cancelled() => return Ok(()),
+                };
+                due = rest.map(|rest| Instant::now() + rest);
             }
         }
     }
@@ -243,6 +268,47 @@ impl Erasing {
         }
         log.purge()?;
         Ok(on_disk)
+    }
+}
+
+/// Waits until then; for ever where there is no such time.
+async fn reached(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Lets go of what is old, a turn of it, and tells how long to rest then; for good where nothing can be replaced.
+async fn let_go(mut retention: Retention, parts: &Parts) -> (Retention, Option<Duration>) {
+    let every = retention.every();
+    let log = Arc::clone(&parts.log);
+    let Some(keep_from) = (parts.keep_from)() else {
+        return (retention, every);
+    };
+    let before = retention.clone();
+    let turned = tokio::task::spawn_blocking(move || {
+        let turned = done_in_background("eraser", || retention.turn(log.as_ref(), keep_from, wall_clock_us()));
+        let turned = turned.map_err(|panic| ErasureError::Fault(words_of(&*panic)));
+        (retention, turned.and_then(|turned| Ok(turned?)))
+    });
+    match turned.await {
+        Ok((retention, Ok(Turned::On))) => (retention, Some(REST)),
+        Ok((retention, Ok(Turned::Done))) => (retention, every),
+        Ok((retention, Err(ErasureError::Log(LogError::Immutable)))) => {
+            tracing::warn!(
+                "the log can't replace records: what is older than `[retention]` lets it be stays as long as the log keeps it"
+            );
+            (retention, None)
+        }
+        Ok((retention, Err(error))) => {
+            tracing::error!(%error, "what is old could not be let go of; it is tried again");
+            (retention, Some(TRY_AGAIN))
+        }
+        Err(error) => {
+            tracing::error!(%error, "what is old could not be let go of; it is tried again");
+            (before, Some(TRY_AGAIN))
+        }
     }
 }
 

@@ -132,7 +132,7 @@ fn time_of(record: &[u8]) -> Option<i64> {
         Record::Looked(look) => Some(look.at_us),
         Record::Erased(erasure) => Some(erasure.at_us),
         Record::ErasureDone(done) => Some(done.at_us),
-        Record::QueryRestarted { .. } | Record::Removed => None,
+        Record::QueryRestarted { .. } | Record::Removed | Record::Expired { .. } => None,
     }
 }
 

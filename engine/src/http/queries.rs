@@ -6,6 +6,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
+use rustc_hash::FxHashSet;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use usher_queries::bounded;
@@ -23,7 +24,6 @@ use crate::event::Event;
 use crate::http::paging::{Page, Paging};
 use crate::http::{Problem, Shared};
 use crate::identity::Aliases;
-use crate::people::opted_out_by;
 use crate::perception::all_resolved;
 use crate::pipeline::Pipeline;
 use crate::rule::check_inhibition;
@@ -91,6 +91,8 @@ pub(super) struct Explained {
     pub emit: String,
     /// How late a row may be and still count, seconds.
     pub lateness_s: f64,
+    /// What it is for: `service`, `recognition` or `research`. Rows of persons who refuse that do not reach it.
+    pub purpose: &'static str,
     /// What can be changed of it in the settings.
     pub parameters: Vec<ParameterView>,
 }
@@ -254,6 +256,7 @@ pub(super) async fn explain(
                 operators: query.operators(),
                 emit: query.emit().to_string(),
                 lateness_s: query.lateness_us() as f64 / 1e6,
+                purpose: query.purpose().as_str(),
                 parameters: query.statement().parameters.iter().map(ParameterView::of).collect(),
             })
         })
@@ -459,17 +462,18 @@ pub(super) async fn ask(
     Json(body): Json<Sql>,
 ) -> Result<Json<Rows>, Problem> {
     let sql = body.sql.clone();
-    let (mut tables, opening, engagement, opted_out, places, reached_us, aliases) = shared
+    let (mut tables, opening, engagement, decided, places, reached_us, aliases) = shared
         .asker
         .ask(move |pipeline| {
             let opening = Arc::clone(pipeline.perception.queries.catalog().opening_hours());
             let people = &pipeline.perception.people;
-            let (engagement, opted_out) = (people.settings().clone(), people.opted_out());
+            let engagement = people.settings().clone();
+            let decided = Arc::clone(pipeline.perception.consents.decided());
             let places = Arc::clone(pipeline.perception.places());
             let tables = standing(&mut pipeline.perception, &sql);
             let reached_us = pipeline.perception.watermark();
             let aliases = pipeline.perception.identity.aliases().clone();
-            (tables, opening, engagement, opted_out, places, reached_us, aliases)
+            (tables, opening, engagement, decided, places, reached_us, aliases)
         })
         .await?;
     let mut gone_through = 0;
@@ -477,13 +481,14 @@ pub(super) async fn ask(
         let (events, streams) = tokio::task::spawn_blocking({
             let (shared, asked) = (Arc::clone(&shared), body.sql.clone());
             move || {
-                let events = recent(&shared, &aliases)?;
-                let opted_out = opted_out_by(opted_out, &events);
+                let mut events = recent(&shared, &aliases)?;
+                let opted_out = decided.leave_out(&mut events);
                 let mut streams = streams_of(&events, &engagement, opted_out.clone(), &places);
                 if mentions(&asked, MESSAGE) {
                     let turn = tokio::runtime::Handle::current().block_on(shared.planning_turn())?;
-                    let perception = (shared.fresh_perception)();
+                    let mut perception = (shared.fresh_perception)();
                     drop(turn);
+                    perception.know_decisions(&decided);
                     let rows = messages_of(&events, perception, &opted_out, Some(reached_us));
                     streams.insert(MESSAGE.to_owned(), message_stream(rows));
                 }
@@ -495,7 +500,7 @@ pub(super) async fn ask(
         gone_through = events;
         tables.extend(streams);
     } else {
-        tables.extend(streams_of(&[], &engagement, opted_out, &places));
+        tables.extend(streams_of(&[], &engagement, FxHashSet::default(), &places));
     }
     let (schema, batches) = bounded::run_with(&body.sql, &tables, &opening).await?;
     let total = batches.iter().map(|batch| batch.num_rows()).sum();

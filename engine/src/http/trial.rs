@@ -9,6 +9,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use rustc_hash::FxHashSet;
 use serde::Serialize;
+use usher_queries::purpose::Consent;
 use usher_queries::query::Output;
 use usher_queries::query_set::QuerySet;
 use usher_queries::row::{Row, Rows as StreamRows};
@@ -19,9 +20,10 @@ use usher_queries::watermark::WatermarkOptions;
 
 use super::lookups::{Asking, Reader, persons_in, record};
 use super::queries::{ROWS_MAX, Rows, Sql, blocking, recent};
+use crate::consent::Decided;
 use crate::event::{Event, Kind};
 use crate::http::{Problem, Shared};
-use crate::people::{People, opted_out_by};
+use crate::people::People;
 use crate::perception::observe_all;
 use crate::site::Places;
 use crate::tables::messages_of;
@@ -88,7 +90,7 @@ pub(super) async fn trial(
         .right("a number of hours such as 24 would be right"));
     }
     let name = statement.name.clone();
-    let (options, reached, live, engagement, opted_out, places, aliases) = shared
+    let (options, reached, live, engagement, decided, places, aliases) = shared
         .asker
         .ask(move |pipeline| {
             let perception = &pipeline.perception;
@@ -98,7 +100,7 @@ pub(super) async fn trial(
                 perception.watermark(),
                 live,
                 perception.people.settings().clone(),
-                perception.people.opted_out(),
+                Arc::clone(perception.consents.decided()),
                 Arc::clone(perception.places()),
                 perception.identity.aliases().clone(),
             )
@@ -108,7 +110,7 @@ pub(super) async fn trial(
     let trial: Result<Json<Trial>, Problem> = blocking(move || {
         let shared = of_trial;
         let mut events = recent(&shared, &aliases)?;
-        let opted_out = opted_out_by(opted_out, &events);
+        let opted_out = decided.leave_out(&mut events);
         let newest = events.iter().map(|event| event.time_us).max();
         if let Some(newest) = newest {
             #[allow(clippy::cast_possible_truncation)] // saturates, which is meant
@@ -124,9 +126,9 @@ pub(super) async fn trial(
                 &*places,
             )
         };
-        let draft = said_over(&shared, statement, &events, time, people(), limit)?;
+        let draft = said_over(&shared, statement, &events, time, people(), &decided, limit)?;
         let live = match live {
-            Some(statement) => Some(said_over(&shared, statement, &events, time, people(), limit)?),
+            Some(statement) => Some(said_over(&shared, statement, &events, time, people(), &decided, limit)?),
             None => None,
         };
         Ok(Trial {
@@ -152,13 +154,14 @@ struct Said {
 }
 
 /// What a statement says of events, put into a fresh set of the configured queries, up to the watermark that the engine
-/// has reached by now; at most `limit` rows are kept.
+/// has reached by now, without persons who refuse what it is for; at most `limit` rows are kept.
 fn said_over(
     shared: &Shared,
     statement: Statement,
     events: &[Event],
     (options, reached): (WatermarkOptions, i64),
     (mut people, opted_out, places): (People, &FxHashSet<Arc<str>>, &Places),
+    decided: &Arc<Decided>,
     limit: usize,
 ) -> Result<Said, Problem> {
     let name = statement.name.clone();
@@ -166,6 +169,7 @@ fn said_over(
         let _turn = tokio::runtime::Handle::current().block_on(shared.planning_turn())?;
         let mut queries = (shared.fresh_queries)();
         queries.put(statement)?;
+        queries.set_consent(Some(Arc::clone(decided) as Arc<dyn Consent>));
         queries
     };
     let (mut rows, mut total, mut counts) = (Vec::new(), 0, HashMap::new());
@@ -173,8 +177,9 @@ fn said_over(
     let mut written = match queries.follows(&name) {
         true => {
             let turn = tokio::runtime::Handle::current().block_on(shared.planning_turn())?;
-            let perception = (shared.fresh_perception)();
+            let mut perception = (shared.fresh_perception)();
             drop(turn);
+            perception.know_decisions(decided);
             messages_of(events, perception, opted_out, Some(reached))
         }
         false => Vec::new(),

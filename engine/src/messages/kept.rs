@@ -43,8 +43,9 @@ impl Messages {
         let recipients: Entries<Arc<str>, Recipient> = parts.rows("messages")?;
         for (person, recipient) in recipients {
             match recipient {
-                Some(recipient) => self.recipients.insert(person, recipient),
-                None => self.recipients.swap_remove(&person),
+                // Those who keep what persons decided know of them.
+                Some(recipient) if !recipient.was_opted_out => self.recipients.insert(person, recipient),
+                Some(_) | None => self.recipients.swap_remove(&person),
             };
         }
         let sides: Entries<String, Sides> = parts.rows("uplift")?;
@@ -74,17 +75,5 @@ impl Messages {
     /// Takes back who is whose.
     pub(crate) fn restore_aliases(&mut self, aliases: Aliases) {
         self.aliases = aliases;
-    }
-
-    /// Learns after [`Messages::restore`] of people who had opted out: where the checkpoint is from before there were
-    /// messages, only those who keep their engagement know.
-    pub(crate) fn restore_opted_out(&mut self, people: impl Iterator<Item = Arc<str>>) {
-        for person in people {
-            if !self.recipients.get(&person).is_some_and(|known| known.is_opted_out) {
-                self.opt_out(&person, i64::MIN, i64::MIN);
-            }
-        }
-        self.unsaid.clear();
-        self.said.clear();
     }
 }

@@ -2,17 +2,20 @@
 
 use std::sync::Arc;
 
+use usher_queries::purpose::Purpose;
+
 use super::Messages;
 use super::recipient::Recipient;
+use crate::consent::Purposes;
 use crate::identity::Regrouping;
 
 impl Messages {
     /// Names are other persons' from now on. Each takes along what was found for it and sent to it; what was declined holds for
-    /// all of them, and whether somebody comes back is seen of whoever keeps the name. `opted_out` where one of them does not
-    /// want to be known: the event time at which that is found, and the watermark then, both in microseconds.
-    pub(crate) fn regroup(&mut self, regrouping: &Regrouping, opted_out: Option<(i64, i64)>) {
-        if let Some((at_us, met_us)) = opted_out {
-            return self.regroup_opted_out(regrouping, at_us, met_us);
+    /// all of them, and whether somebody comes back is seen of whoever keeps the name. `holding` is what may be done with what is
+    /// known of them, `at_us` and `met_us` the event time at which that is found and the watermark then, in microseconds.
+    pub(crate) fn regroup(&mut self, regrouping: &Regrouping, holding: Purposes, (at_us, met_us): (i64, i64)) {
+        if !holding.has(Purpose::Service) {
+            return self.regroup_withdrawn(regrouping, at_us, met_us);
         }
         let mut lifted: Vec<(Arc<str>, Recipient)> = Vec::new();
         for group in &regrouping.before {
@@ -64,14 +67,10 @@ impl Messages {
         self.note(person);
     }
 
-    fn regroup_opted_out(&mut self, regrouping: &Regrouping, at_us: i64, met_us: i64) {
+    fn regroup_withdrawn(&mut self, regrouping: &Regrouping, at_us: i64, met_us: i64) {
         for group in &regrouping.before {
-            self.opt_out(&group.person, at_us, met_us);
-            self.remove(&group.person);
+            self.withdraw(&group.person, at_us, met_us);
         }
         self.aliases.apply(regrouping);
-        for group in &regrouping.after {
-            self.opt_out(&group.person, at_us, met_us);
-        }
     }
 }

@@ -46,6 +46,8 @@ pub(super) struct Deciding<'a> {
     pub(super) places: &'a Places,
     /// Whether this person is among those who are sent nothing.
     pub(super) is_held_out: bool,
+    /// Whether this person may be counted to see whether rules help.
+    pub(super) is_studied: bool,
 }
 
 /// A kind that was declined.
@@ -59,8 +61,8 @@ struct Declined {
 /// One person as far as messages go.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Recipient {
-    /// Nothing else is kept of somebody who does not want to be known.
-    pub(super) is_opted_out: bool,
+    /// In checkpoints from before there were purposes: the person does not want to be known, and nothing else is kept.
+    pub(super) was_opted_out: bool,
     /// In the order in which they came.
     waiting: Vec<Candidate>,
     /// With those that would have been sent but for the holdout, the oldest first.
@@ -87,13 +89,6 @@ pub(super) struct Happened {
 }
 
 impl Recipient {
-    pub(super) fn opted_out() -> Self {
-        Self {
-            is_opted_out: true,
-            ..Self::default()
-        }
-    }
-
     /// Takes what was found, unless it is known; true where it is new.
     pub(super) fn find(&mut self, candidate: Candidate) -> bool {
         let id = &candidate.message.id;
@@ -109,9 +104,6 @@ impl Recipient {
 
     /// When something is due next, microseconds.
     pub(super) fn next_due(&self, terms: &Terms) -> Option<i64> {
-        if self.is_opted_out {
-            return None;
-        }
         let decided = self.waiting.first().map(|first| decided_at(first, terms));
         let open = self.sent.iter().filter(|message| message.state.is_open());
         let expires = open.map(|message| message.expires_us).min();
@@ -254,7 +246,7 @@ impl Recipient {
         if deciding.is_held_out {
             withhold(&mut message, Withheld::Holdout);
         }
-        if !self.trials.iter().any(|trial| trial.rule == message.rule) {
+        if deciding.is_studied && !self.trials.iter().any(|trial| trial.rule == message.rule) {
             self.trials.push(Trial {
                 rule: Arc::clone(&message.rule),
                 is_sent: !deciding.is_held_out,
@@ -354,6 +346,13 @@ impl Recipient {
         self.trials.iter().any(|trial| trial.is_back_at(at_us))
     }
 
+    /// Forgets what is to be counted of rules; whether there was anything.
+    pub(super) fn forget_trials(&mut self) -> bool {
+        let running = self.trials.len();
+        self.trials.retain(|trial| trial.is_over);
+        self.trials.len() < running
+    }
+
     /// The trials whose time is not over.
     pub(super) fn running(&self) -> impl Iterator<Item = &Trial> {
         self.trials.iter().filter(|trial| !trial.is_over)
@@ -375,7 +374,7 @@ impl Recipient {
         let (withheld, kept) = (std::mem::take(&mut self.withheld).into_iter()).partition(|held| is_theirs(&held.id));
         self.withheld = kept;
         Self {
-            is_opted_out: false,
+            was_opted_out: false,
             waiting,
             sent,
             withheld,

@@ -109,7 +109,7 @@ fn services(reading: &Reading) -> u16 {
         Reading::Click { .. } => bit("other"),
         Reading::Reply { rating: Some(_), .. } => bit("reply") | bit("rating"),
         Reading::Reply { .. } => bit("reply"),
-        Reading::Gate(_) | Reading::Seat { .. } | Reading::Identify { .. } => 0,
+        Reading::Gate(_) | Reading::Seat { .. } | Reading::Identify { .. } | Reading::Consent { .. } => 0,
     }
 }
 
@@ -134,7 +134,7 @@ fn weight(reading: &Reading) -> f64 {
             Response::Opened => 0.3,
             _ => 0.1,
         },
-        Reading::Gate(_) | Reading::Seat { .. } | Reading::Identify { .. } => 0.0,
+        Reading::Gate(_) | Reading::Seat { .. } | Reading::Identify { .. } | Reading::Consent { .. } => 0.0,
     }
 }
 

@@ -1,4 +1,4 @@
-//! Erasing a person: figures, the visit that is going on, acts that wait, and that the person does not want to be known.
+//! Erasing a person: figures, the visit that is going on, and acts that wait.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ impl People {
     pub fn erase(&mut self, who: &Who) -> u64 {
         let named = match who.names() {
             Some(names) => names.to_vec(),
-            None => who.among(self.places.keys().chain(&self.opted_out)),
+            None => who.among(self.places.keys()),
         };
         let mut erased: BTreeSet<Arc<str>> = BTreeSet::new();
         self.repairing.erase(who);
@@ -20,10 +20,6 @@ impl People {
         for name in named {
             if self.places.contains_key(&name) {
                 self.forget(&name);
-                erased.insert(Arc::clone(&name));
-            }
-            if self.opted_out.remove(&name) {
-                self.note_row(&name, None);
                 erased.insert(name);
             }
         }

@@ -14,14 +14,11 @@ use crate::changes::Chain;
 use crate::event::Source;
 use crate::identity::Aliases;
 
-/// What is known of a person.
+/// What is known of a person; nothing in checkpoints from before there were purposes, of someone who does not want to be known.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Known(Option<Box<Figures>>);
 
 impl Known {
-    /// Of someone who does not want to be known: that, and nothing else.
-    pub(super) const OPTED_OUT: Self = Self(None);
-
     fn of(figures: &Figures) -> Self {
         Self(Some(Box::new(figures.clone())))
     }
@@ -79,15 +76,11 @@ pub(super) struct Taking {
 impl People {
     /// Takes people who changed since the last checkpoint, about `room` of them, ahead of the next one; at first everybody.
     pub fn gather(&mut self, room: &mut usize) {
-        let opted_out = &self.opted_out;
         let taking = self.taking.get_or_insert_with(|| Taking {
             begins_anew: true,
             walked: 0,
             noted: Vec::new(),
-            rows: opted_out
-                .iter()
-                .map(|person| (Arc::clone(person), Some(Known::OPTED_OUT)))
-                .collect(),
+            rows: Rows::default(),
             chain: Chain::default(),
         });
         let to = taking.walked.saturating_add(*room).min(self.people.len());
@@ -125,8 +118,7 @@ impl People {
         if let Some(taking) = &mut self.taking {
             since.begins_anew = std::mem::take(&mut taking.begins_anew);
             since.rows = std::mem::take(&mut taking.rows);
-            let entries = self.places.len() + self.opted_out.len();
-            if !taking.chain.goes_on(since.rows.len(), entries) {
+            if !taking.chain.goes_on(since.rows.len(), self.places.len()) {
                 self.taking = None;
             }
         }
@@ -158,14 +150,9 @@ impl People {
         self.taking = None;
     }
 
-    /// These do not want to be known, as is known from before the log at hand begins.
-    pub fn begin_with_opted_out(&mut self, opted_out: FxHashSet<Arc<str>>) {
-        self.opted_out.extend(opted_out);
-        self.taking = None;
-    }
-
-    /// Takes back what was captured.
-    pub fn restore(&mut self, rows: Entries<Arc<str>, Known>, waiting: Waiting) {
+    /// Takes back what was captured; gives who did not want to be known, by a checkpoint from before there were purposes.
+    pub fn restore(&mut self, rows: Entries<Arc<str>, Known>, waiting: Waiting) -> Vec<Arc<str>> {
+        let mut opted_out = Vec::new();
         let mut all: FxHashMap<Arc<str>, Known> = FxHashMap::default();
         for (person, known) in rows {
             match known {
@@ -181,9 +168,7 @@ impl People {
                     figures.sources().for_each(|source| share(source, &mut sources));
                     self.put(person, *figures);
                 }
-                None => {
-                    self.opted_out.insert(person);
-                }
+                None => opted_out.push(person),
             }
         }
         self.reached_us = waiting.reached_us;
@@ -192,6 +177,8 @@ impl People {
             key.source = Arc::clone(&act.source);
             self.held.insert(key, act);
         }
+        opted_out.sort_unstable();
+        opted_out
     }
 }
 
@@ -208,7 +195,6 @@ fn share(source: &mut Arc<Source>, sources: &mut FxHashSet<Arc<Source>>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::people::EngagementSettings;
 
     /// As form 3 had them.
     #[derive(Serialize)]
@@ -255,10 +241,8 @@ mod tests {
         ];
         let bytes = postcard::to_stdvec(&rows.into_iter().collect::<Vec<_>>()).expect("it can be written");
         let rows: Entries<Arc<str>, KnownOfForm3> = postcard::from_bytes(&bytes).expect("it can be read");
-        let mut people = People::new(EngagementSettings::built_in());
-        people.begin_with_opted_out(opted_out_of_form_3(rows));
-        let is_out = ["ada", "ben", "cleo", "dana"].map(|person| people.has_opted_out(person));
+        let opted_out = opted_out_of_form_3(rows);
+        let is_out = ["ada", "ben", "cleo", "dana"].map(|person| opted_out.contains(person));
         assert_eq!(is_out, [true, true, false, false]);
-        assert_eq!(people.capture().rows.len(), 2, "the next checkpoint has them");
     }
 }

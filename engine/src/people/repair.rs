@@ -213,17 +213,12 @@ impl Repairing {
 }
 
 impl People {
-    /// Names are other persons' from now on, as the record `since` of the log says. Who does not want to be known takes all who
-    /// are the same person along; whether that is so. Otherwise figures go to their persons, provisional ones where the log
-    /// has to tell what they are.
-    pub fn regroup(&mut self, since: u128, regrouping: &Regrouping) -> bool {
-        if regrouping
-            .before
-            .iter()
-            .any(|group| self.opted_out.contains(&group.person))
-        {
-            self.regroup_opted_out(regrouping);
-            return true;
+    /// Names are other persons' from now on, as the record `since` of the log says. Where one of them does not want to be known,
+    /// `is_out`, nothing is kept of any. Otherwise figures go to their persons, provisional ones where the log has to tell what
+    /// they are.
+    pub fn regroup(&mut self, since: u128, regrouping: &Regrouping, is_out: bool) {
+        if is_out {
+            return self.regroup_opted_out(regrouping);
         }
         let sent = |person: &Arc<str>| self.figures(person).map_or(0, |figures| figures.messages);
         let sent: FxHashMap<Arc<str>, u32> = (regrouping.before.iter())
@@ -284,7 +279,6 @@ impl People {
                 self.repairing.repairs.insert(Arc::clone(&group.person), repair);
             }
         }
-        false
     }
 
     /// Somebody among them does not want to be known, so none of them is.
@@ -292,9 +286,6 @@ impl People {
         for group in &regrouping.before {
             self.forget(&group.person);
             self.repairing.forget(&group.person);
-            if self.opted_out.remove(&group.person) {
-                self.note_row(&group.person, None);
-            }
             for name in &group.names {
                 self.repairing.messages.remove(name);
             }
@@ -302,9 +293,6 @@ impl People {
             self.held.retain(|_, act| *aliases.person(&act.person) != group.person);
         }
         self.aliases.apply(regrouping);
-        for group in &regrouping.after {
-            self.note_opted_out(&group.person);
-        }
     }
 
     /// Whose past has to be made anew from the log.

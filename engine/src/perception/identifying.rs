@@ -4,9 +4,11 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use rustc_hash::FxHashSet;
+use usher_queries::purpose::Purpose;
 
-use super::{Perception, is_opt_out, no_events};
+use super::{Perception, no_events};
 use crate::alerts::Step;
+use crate::consent::Deciding;
 use crate::event::{Event, IdentifyAction, Reading, dedup_key};
 use crate::identity::{Aliases, Regrouping, TableChange};
 use crate::people::Past;
@@ -14,8 +16,8 @@ use crate::pseudonym::Pseudonym;
 use crate::record::Record;
 
 impl Perception {
-    /// The places behind events that do what they say when all is said that comes of what was before: who opts out, and what is
-    /// news of names. A link that is said at each login is none.
+    /// The places behind events that do what they say when all is said that comes of what was before: who decides what may be
+    /// known, and what is news of names. A link that is said at each login is none.
     pub(super) fn turning_points(&self, events: &[Event]) -> Vec<usize> {
         let (mut ends, mut is_regrouped) = (Vec::new(), false);
         for (end, event) in (1..).zip(events) {
@@ -26,9 +28,13 @@ impl Perception {
                     is_regrouped |= two.any(|(person, also)| self.identity.is_news(person, also, *action));
                     is_regrouped
                 }
-                _ => is_opt_out(event),
+                _ => Deciding::of(event).is_some(),
             };
             if turns {
+                // A decision stands alone: all before it is as it was before.
+                if Deciding::of(event).is_some() && end > 1 && ends.last() != Some(&(end - 1)) {
+                    ends.push(end - 1);
+                }
                 ends.push(end);
             }
         }
@@ -90,10 +96,28 @@ impl Perception {
         };
         let Some(regrouping) = regrouping else { return };
         let now_us = self.clock_us().unwrap_or(self.now_us);
-        let is_out = self.people.regroup(key, &regrouping);
+        let holding = self.change_consents(|consents| consents.regroup(&regrouping));
+        let is_out = !holding.has(Purpose::Recognition);
+        let decided = Arc::clone(self.consents.decided());
+        if regrouping
+            .after
+            .iter()
+            .any(|group| decided.is_refused(&group.person, Purpose::Research))
+        {
+            for group in &regrouping.before {
+                self.messages.forget_trials(&group.person);
+            }
+        }
+        drop(decided);
+        self.people.regroup(key, &regrouping, is_out);
         self.points.regroup(&regrouping, key, now_us);
         let reached = self.queries.reached().unwrap_or(i64::MIN);
-        self.messages.regroup(&regrouping, is_out.then_some((now_us, reached)));
+        self.messages.regroup(&regrouping, holding, (now_us, reached));
+        if !holding.has(Purpose::Service) {
+            for name in regrouping.before.iter().flat_map(|group| &group.names) {
+                self.points.forget(name);
+            }
+        }
         if is_out {
             self.forget_all(&regrouping, steps);
         } else {
@@ -106,7 +130,7 @@ impl Perception {
         let (places, reached) = (Arc::clone(&self.places), self.queries.reached().unwrap_or(i64::MIN));
         let moment = no_events(self.now_us, &places);
         for name in regrouping.before.iter().flat_map(|group| &group.names) {
-            self.points.forget(name);
+            self.lookups.forget(name);
             self.alerts.forget_person(name, reached, &moment, steps);
         }
     }
@@ -134,7 +158,7 @@ pub(super) fn resolved<'e>(events: &'e [Event], aliases: &Aliases) -> Cow<'e, [E
     let is_alias = |name: &Pseudonym| aliases.is_alias(name.as_str());
     let named = |event: &Event| match &event.reading {
         Reading::Rfid { person, .. } | Reading::Click { person, .. } => person.as_ref().is_some_and(is_alias),
-        Reading::Reply { person, .. } => is_alias(person),
+        Reading::Reply { person, .. } | Reading::Consent { person, .. } => is_alias(person),
         // It is said of names, and stays as it was said.
         Reading::Identify { .. } | Reading::Gate(_) | Reading::Seat { .. } => false,
     };
@@ -146,7 +170,8 @@ pub(super) fn resolved<'e>(events: &'e [Event], aliases: &Aliases) -> Cow<'e, [E
         match &mut event.reading {
             Reading::Rfid { person: Some(name), .. }
             | Reading::Click { person: Some(name), .. }
-            | Reading::Reply { person: name, .. } => *name = name.of_person(aliases),
+            | Reading::Reply { person: name, .. }
+            | Reading::Consent { person: name, .. } => *name = name.of_person(aliases),
             _ => {}
         }
     }

@@ -13,7 +13,7 @@ use crate::people::Repairs;
 
 /// Why a checkpoint's part can't be used.
 #[derive(Debug, thiserror::Error)]
-#[error("the part '{part}' can't be read: {cause}")]
+#[error("the part '{part}' can't be used: {cause}")]
 pub struct RestoreError {
     /// The part.
     pub part: String,
@@ -40,6 +40,7 @@ impl Perception {
     pub fn gather(&mut self, room: &mut usize) -> Result<(), String> {
         self.queries.gather(room).map_err(|error| error.strip_backtrace())?;
         self.identity.gather(room);
+        self.consents.gather(room);
         self.people.gather(room);
         self.points.gather(room);
         self.messages.gather(room);
@@ -81,6 +82,7 @@ impl Perception {
         capture.rows("zones", self.zones.capture());
         capture.rows("seats", self.seats.capture());
         self.identity.capture(&mut capture);
+        self.consents.capture(&mut capture);
         let repairs = self.people.capture_repairs();
         capture.whole(REPAIRS, move || {
             postcard::to_stdvec(&repairs).map_err(|error| error.to_string())
@@ -119,6 +121,7 @@ impl Perception {
         self.zones.capture_anew();
         self.seats.capture_anew();
         self.identity.capture_anew();
+        self.consents.capture_anew();
         self.people.capture_anew();
         self.points.capture_anew();
         self.messages.capture_anew();
@@ -154,22 +157,22 @@ impl Perception {
         self.seats.restore(seats, &self.places);
         let waiting = parts.value("people_waiting").map_err(failed("people_waiting"))?;
         let people: Entries<Arc<str>, _> = parts.rows("people").map_err(failed("people"))?;
-        let names: Vec<Arc<str>> = people.iter().map(|(name, _)| Arc::clone(name)).collect();
         self.identity.restore(parts).map_err(failed("links"))?;
         let repairs: Repairs = match parts.segments(REPAIRS) {
             [] => Repairs::default(),
             _ => parts.value(REPAIRS).map_err(failed(REPAIRS))?,
         };
-        let aliases = self.identity.aliases();
+        let aliases = self.identity.aliases().clone();
         self.people.restore_repairs(aliases.clone(), repairs);
-        self.people.restore(people, waiting);
+        let opted_out = self.people.restore(people, waiting);
+        let restored = self.change_consents(|consents| consents.restore(aliases, parts, opted_out));
+        restored.map_err(failed("consents"))?;
+        let aliases = self.identity.aliases();
         self.points.restore(parts.rows("points").map_err(failed("points"))?);
         let owners = self.points.restore_owners(aliases.clone(), parts);
         owners.map_err(failed("points_owners"))?;
         self.messages.restore_aliases(aliases.clone());
         self.messages.restore(parts).map_err(failed("messages"))?;
-        let opted_out = names.into_iter().filter(|name| self.people.has_opted_out(name));
-        self.messages.restore_opted_out(opted_out);
         self.measures
             .restore(parts.rows("measures").map_err(failed("measures"))?);
         self.lookups.restore(parts.rows("lookups").map_err(failed("lookups"))?);

@@ -105,7 +105,8 @@ impl PastReader {
             | Record::Refused(_)
             | Record::Looked(_)
             | Record::ErasureDone(_)
-            | Record::Removed => {}
+            | Record::Removed
+            | Record::Expired { .. } => {}
         }
         self.people.leave_unsaid();
     }

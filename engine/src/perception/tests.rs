@@ -1,5 +1,6 @@
 //! What is perceived depends on what came, and not on how it was cut into batches or where a process ended.
 
+mod consenting;
 mod engagement;
 mod erasing;
 mod identity;
@@ -573,9 +574,9 @@ fn points_are_spent_of_what_is_due_by_then_in_a_replay_as_well() {
         (0, "rfid/pad", r#"{"tag":"T1","action":"checkout","person":"card-1"}"#),
         (9, "rfid/pad", r#"{"tag":"T1","action":"checkin"}"#),
     ]);
-    let person = crate::columns::person(&lent[0].reading)
+    let person = crate::columns::pseudonym(&lent[0].reading)
         .expect("it names one")
-        .to_owned();
+        .to_string();
     let at_us = NINE + 60 * SECOND;
     let spend = Record::Points(PointsDeed {
         person: person.clone(),

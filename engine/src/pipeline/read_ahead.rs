@@ -23,7 +23,7 @@ pub(super) struct Batch {
     pub(super) from: Offset,
     /// The place behind the last of them.
     pub(super) next: Offset,
-    /// The records, those of events with the key by which a repetition is known.
+    /// The records, those of events, also of such that are gone, with the key by which a repetition is known.
     pub(super) records: Vec<(Record, Option<u128>)>,
 }
 
@@ -116,6 +116,7 @@ fn read(log: &dyn Log, from: Offset, until: Offset) -> Result<Batch, LogError> {
             Ok(record) => {
                 let key = match &record {
                     Record::Event(event) => Some(dedup_key(event)),
+                    Record::Expired { key } => Some(*key),
                     _ => None,
                 };
                 records.push((record, key));

@@ -13,7 +13,9 @@ use super::read_ahead::ReadAhead;
 use super::{Counts, Pipeline};
 use crate::alert::Trace;
 use crate::capture::Parts;
+use crate::consent::{self, Decisions};
 use crate::event::Event;
+use crate::identity::Identity;
 use crate::people::{KnownOfForm3, opted_out_of_form_3, opted_out_of_form_4};
 use crate::perception::Perception;
 use crate::recent_ids::RecentIds;
@@ -35,14 +37,14 @@ impl Pipeline {
             recovery.unusable.push(reason.to_owned());
         }
         let mut before = u64::MAX;
-        let mut opted_out = None;
+        let mut decisions = None;
         loop {
             let loaded = checkpoints.load_before(before)?;
             recovery.unusable.extend(loaded.unreadable);
             let Some(checkpoint) = loaded.checkpoint else { break };
             before = checkpoint.sequence;
             let next_offset = checkpoint.next_offset;
-            opted_out = opted_out.or_else(|| opted_out_of(&checkpoint));
+            decisions = decisions.or_else(|| decisions_of(&checkpoint));
             match self.restore(checkpoint, &mut recovery, &fresh) {
                 Ok(()) => {
                     // It may have been saved when a look at the clock had moved time on.
@@ -62,9 +64,9 @@ impl Pipeline {
                 }
             }
         }
-        if let Some(opted_out) = opted_out.filter(|_| recovery.checkpoint.is_none()) {
+        if let Some(decisions) = decisions.filter(|_| recovery.checkpoint.is_none()) {
             // The log may not go back to when they said so.
-            self.perception.people.begin_with_opted_out(opted_out);
+            self.perception.begin_with_decisions(decisions);
         }
         // A process that ended before its first checkpoint may not have told what it found.
         let is_first = recovery.checkpoint.is_none() && recovery.unusable.is_empty() && from == Offset(0);
@@ -295,14 +297,27 @@ impl Pipeline {
     }
 }
 
-/// Who does not want to be known, by a checkpoint of an older form of which that is still read.
-fn opted_out_of(checkpoint: &Checkpoint) -> Option<FxHashSet<Arc<str>>> {
-    if !matches!(checkpoint.format, 3 | 4) {
-        return None;
-    }
+/// What persons decided, by all their names, by a checkpoint of which nothing else may be of use.
+fn decisions_of(checkpoint: &Checkpoint) -> Option<Vec<(Arc<str>, Decisions)>> {
     let parts = Parts::new(checkpoint.parts.clone());
-    match checkpoint.format {
-        3 => parts.rows::<_, KnownOfForm3>("people").ok().map(opted_out_of_form_3),
-        _ => parts.rows("people").ok().map(opted_out_of_form_4),
+    let opted_out: FxHashSet<Arc<str>> = match checkpoint.format {
+        3 => parts.rows::<_, KnownOfForm3>("people").ok().map(opted_out_of_form_3)?,
+        4 => parts.rows("people").ok().map(opted_out_of_form_4)?,
+        FORMAT => parts.rows("people").ok().map(opted_out_of_form_4).unwrap_or_default(),
+        _ => return None,
+    };
+    let mut identity = Identity::new();
+    if identity.restore(&parts).is_err() {
+        identity = Identity::new();
     }
+    let opted_out = opted_out.into_iter().map(|person| (person, Decisions::opted_out()));
+    let decided = consent::entries(&parts)
+        .unwrap_or_default()
+        .into_iter()
+        .chain(opted_out);
+    let of_names = decided.flat_map(|(person, decisions)| {
+        let names = identity.names_of(&person).into_iter();
+        names.map(move |name| (name, decisions.clone()))
+    });
+    Some(of_names.collect())
 }

@@ -334,8 +334,8 @@ impl Pipeline {
     /// Keeps that somebody was shown what is known of people, and logs it; gives what resolves once that is durable. Of people
     /// who do not want to be known nothing is kept, and so neither is this.
     pub fn note_look(&mut self, mut look: Look) -> Option<Durable> {
-        let people = &self.perception.people;
-        look.persons.retain(|person| !people.has_opted_out(person));
+        let decided = self.perception.consents.decided();
+        look.persons.retain(|person| decided.recognises(person));
         if look.persons.is_empty() {
             return None;
         }

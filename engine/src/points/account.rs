@@ -54,7 +54,7 @@ pub enum Refused {
     #[error("their time is over already; a later time would be right")]
     Expired,
     /// Who does not want to be known gets nothing.
-    #[error("this person has opted out; nothing is kept of them")]
+    #[error("this person has refused service or does not want to be known; there are no points")]
     OptedOut,
     /// The id was used for something else.
     #[error("the id '{0}' was used for something else; another one would be right")]

@@ -354,6 +354,8 @@ impl<'t> Layers<'t> {
             parameters: self.parameters(),
             privacy_k: self.one("privacy.k", count(1..=1_000_000)) as u32,
             public: self.public(),
+            without_consent: self.consent(),
+            retention: self.retention(),
             delivery: Delivery {
                 mqtt_qos: self.one("delivery.mqtt_qos", count(1..=2)) as u8,
                 keep_steps: self.one("delivery.keep_steps", count(20_000..=1 << 40)) as u64,
@@ -369,6 +371,7 @@ impl<'t> Layers<'t> {
             let right = "one that is as long or longer would be right";
             self.refuse("engagement.usual_gap_most", wrong.to_owned(), right.to_owned());
         }
+        self.refuse_retentions(&settings);
         let (payload, packet) = (settings.decode.max_payload_bytes, settings.mqtt_client.max_packet_bytes);
         if payload as u64 > u64::from(packet) {
             let wrong = format!("a payload of {payload} bytes does not fit into a packet of {packet}");

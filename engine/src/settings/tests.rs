@@ -64,6 +64,8 @@ fn the_commented_file_is_the_default() -> Outcome {
     );
     assert_eq!(settings.query_memory, 256 << 20);
     assert_eq!((settings.privacy_k, settings.keep_cleared_alerts), (5, 1000));
+    assert_eq!(settings.without_consent, Purposes::ALL);
+    assert_eq!(settings.retention, RetentionSettings::default());
     assert_eq!(
         settings.public,
         PublicSettings {
@@ -195,8 +197,8 @@ fn values_of_the_wrong_shape_say_the_right_one() {
             "usher.toml:2:1: a table is no address with a port, \"127.0.0.1:1883\" for the embedded broker or \
              \"mqtt://broker:1883\" for your own would be right",
             "usher.toml:4:3: `time` is a list, a section [time] would be right",
-            "usher.toml:5:2: there is no section [attic], there is [alerts], [broker], [checkpoint], [decode], [delivery], \
-             [engagement], [fluvio], [intake], [log], [messages], [mqtt_client], [privacy], [queries], [time], [workers]",
+            "usher.toml:5:2: there is no section [attic], there is [alerts], [broker], [checkpoint], [consent], [decode], [delivery], \
+             [engagement], [fluvio], [intake], [log], [messages], [mqtt_client], [privacy], [queries], [retention], [time], [workers]",
         ]
     );
     assert_eq!(
@@ -224,6 +226,38 @@ fn values_of_the_wrong_shape_say_the_right_one() {
             "usher.toml:3:15: `1s` is out of range, \"1m\" to \"1day\" would be right",
             "usher.toml:4:19: `b c` is no name of a measure, names of measures such as \"searches, retention\", or \"\" for \
              none, would be right",
+        ]
+    );
+    assert_eq!(
+        said("[consent]\nwithout_consent = [\"serviec\"]\n"),
+        ["usher.toml:2:19: there is no purpose `serviec`, did you mean `service`?"]
+    );
+    assert_eq!(
+        said("[consent]\nwithout_consent = [\"service\", \"research\"]\n"),
+        [
+            "usher.toml:2:19: who is not recognised can be in no service or research, `recognition` among them, or [] for \
+             none, would be right"
+        ]
+    );
+    assert_eq!(
+        said("[consent]\nwithout_consent = 3\n"),
+        [
+            "usher.toml:2:19: `3` is no list of purposes, purposes such as [\"service\", \"recognition\"], or [] for none, \
+             would be right"
+        ]
+    );
+    assert_eq!(
+        said("[retention]\nclick = \"0s\"\nidentify = \"30d\"\n"),
+        [
+            "usher.toml:2:9: `0s` is out of range, \"1s\" to \"100years\" would be right",
+            "usher.toml:3:1: there is no setting `identify` in [retention], there is `click`, `gate`, `reply`, `rfid`, `seat`",
+        ]
+    );
+    assert_eq!(
+        said("[log]\nretention_age = \"30d\"\n[retention]\nclick = \"90d\"\n"),
+        [
+            "usher.toml:4:9: it is longer than the log keeps anything, `log.retention_age`, which is 30days, a shorter one, \
+             \"\" for as long as the log, or a longer `retention_age` would be right"
         ]
     );
     assert_eq!(

@@ -13,7 +13,7 @@ const WEB: &str = "usher/in/main/web/click/catalogue";
 
 /// The files below a folder that have one of these texts in them. What is compressed hides whole texts; nobody who erases
 /// should count on it, so this test writes too little at a time for anything to be worth compressing.
-fn files_with(folder: &Path, texts: &[String]) -> std::io::Result<Vec<PathBuf>> {
+pub(crate) fn files_with(folder: &Path, texts: &[String]) -> std::io::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder)? {
         let path = entry?.path();

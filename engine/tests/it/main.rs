@@ -2,6 +2,7 @@
 
 mod alert_life;
 mod checkpoints;
+mod consent;
 mod crash;
 mod demo;
 mod dialect;

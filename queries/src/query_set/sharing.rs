@@ -205,7 +205,11 @@ impl QuerySet {
                 None => look_of(query.pipeline()),
             };
             if let Some(look) = look {
-                alike.entry(look).or_default().push(index);
+                // Whose rows reach one must reach the other.
+                alike
+                    .entry(format!("{look} {}", query.purpose()))
+                    .or_default()
+                    .push(index);
             }
         }
         let is_new = |index: &usize| self.queries[*index].shared_window().is_none();

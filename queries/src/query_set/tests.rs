@@ -1,5 +1,6 @@
 //! Queries that come, change and go while others run; what they may keep; what they warn of.
 
+mod consenting;
 mod planning;
 mod sharing;
 

@@ -227,14 +227,50 @@ fn nothing_more_goes_to_somebody_who_opted_out_at_once() {
     assert_eq!(house.wait(DAY), [""; 0], "what waited to be decided is gone as well");
     assert!(house.messages("ann").is_empty());
     assert!(house.perception.messages.newest(|_, _, _| true, 10).is_empty());
-    assert_eq!(house.ask(DAY + 10, "ann"), ["seat_free refused", "offer_help refused"]);
+    assert_eq!(house.ask(DAY + 10, "ann"), [""; 0], "who it is nobody knows");
     house.restart();
-    assert_eq!(house.ask(DAY + 20, "ann"), ["seat_free refused", "offer_help refused"]);
+    assert_eq!(house.ask(DAY + 20, "ann"), [""; 0]);
     assert_eq!(house.reply(DAY + 30, "ann", "opted_in"), [""; 0]);
     assert_eq!(
         house.ask(DAY + 40, "ann"),
         ["seat_offer sent", "help_offer withheld: lower_priority"]
     );
+}
+
+#[test]
+fn who_refuses_service_alone_is_known_and_sent_nothing() {
+    let mut house = House::new();
+    house.ask(0, "ann");
+    assert_eq!(house.search(10, "ann", "seat"), [""; 0]);
+    let says = |action: &str| format!(r#"{{"person":"ann","purpose":"service","action":"{action}"}}"#);
+    let told = house.hear(10, "web/consent/app", &says("refuse"));
+    assert_eq!(told, ["withdrawn: 1"]);
+    assert_eq!(house.wait(DAY), [""; 0], "what waited to be decided is gone as well");
+    assert!(house.messages("ann").is_empty());
+    assert_eq!(house.ask(DAY + 10, "ann"), ["seat_free refused", "offer_help refused"]);
+    house.restart();
+    assert_eq!(house.ask(DAY + 20, "ann"), ["seat_free refused", "offer_help refused"]);
+    assert!(house.perception.people.knows(&pseudonym("ann")));
+    assert_eq!(house.hear(DAY + 30, "web/consent/app", &says("allow")), [""; 0]);
+    assert_eq!(
+        house.ask(DAY + 40, "ann"),
+        ["seat_offer sent", "help_offer withheld: lower_priority"]
+    );
+}
+
+/// Ann and bob are sent the same; ann refuses research, and is counted for no rule, be it before or after.
+#[test]
+fn who_refuses_research_is_sent_messages_and_counted_nowhere() {
+    let mut house = House::new();
+    house.ask(0, "ann");
+    house.ask(10, "bob");
+    let refuses = r#"{"person":"ann","purpose":"research","action":"refuse"}"#;
+    house.hear(20, "web/consent/app", refuses);
+    house.restart();
+    house.wait(8 * DAY);
+    assert!(house.ask(9 * DAY, "ann").contains(&"seat_offer sent".to_owned()));
+    house.wait(18 * DAY);
+    assert_eq!(house.perception.messages.sides["seat_free"].sent.persons, 1);
 }
 
 #[test]

@@ -65,12 +65,12 @@ const READ: [&str; 5] = [
     "met_how_often",
     "occupancy",
 ];
-const PEOPLE: [&str; 4] = ["ann", "bob", "cat", "dan"];
+pub(super) const PEOPLE: [&str; 4] = ["ann", "bob", "cat", "dan"];
 /// Who is erased.
 const WHO: &str = "ann";
 const SALT: [u8; 32] = [9; 32];
 
-fn fresh() -> Perception {
+pub(super) fn fresh() -> Perception {
     let places = fixture::places(SITE);
     fixture::perception(&places, Duration::from_secs(2), Duration::from_secs(3_600), |queries| {
         load_queries(queries, std::path::Path::new("")).expect("the shipped queries are right");
@@ -79,12 +79,12 @@ fn fresh() -> Perception {
     })
 }
 
-fn pseudonym(person: &str) -> Arc<str> {
+pub(super) fn pseudonym(person: &str) -> Arc<str> {
     Arc::clone(fixture::secret().person(person).shared())
 }
 
 /// Names of persons with their sessions.
-fn with_sessions(persons: &[&str]) -> Vec<Arc<str>> {
+pub(super) fn with_sessions(persons: &[&str]) -> Vec<Arc<str>> {
     let secret = fixture::secret();
     let both = |person: &&str| {
         let session = secret.session(&format!("s-{person}"));
@@ -104,7 +104,7 @@ fn erasure(names: &[Arc<str>]) -> Erasure {
 }
 
 /// The name by which somebody is known on the web.
-fn on_the_web(person: &str) -> String {
+pub(super) fn on_the_web(person: &str) -> String {
     format!("{person}-web")
 }
 
@@ -160,7 +160,7 @@ fn records(steps: &[Step]) -> Vec<Record> {
     events.map(|(id, event)| others.remove(&id).unwrap_or(event)).collect()
 }
 
-fn take(perception: &mut Perception, records: &[Record]) {
+pub(super) fn take(perception: &mut Perception, records: &[Record]) {
     let mut events: Vec<Event> = Vec::new();
     for record in records {
         match record {
@@ -177,7 +177,7 @@ fn take(perception: &mut Perception, records: &[Record]) {
 }
 
 /// What is known of persons, and the totals.
-fn known(perception: &mut Perception) -> BTreeMap<String, Vec<Value>> {
+pub(super) fn known(perception: &mut Perception) -> BTreeMap<String, Vec<Value>> {
     let clock_us = perception.clock_us().unwrap_or(0);
     let rows = |batch| -> Vec<Value> {
         let mut rows: Vec<Value> = batch_to_json(&batch).into_iter().map(Value::Object).collect();
@@ -228,7 +228,7 @@ fn known(perception: &mut Perception) -> BTreeMap<String, Vec<Value>> {
 }
 
 /// Every byte that a checkpoint would have.
-fn is_named_in_checkpoint(perception: &mut Perception, names: &[Arc<str>]) -> Vec<String> {
+pub(super) fn is_named_in_checkpoint(perception: &mut Perception, names: &[Arc<str>]) -> Vec<String> {
     perception.capture_anew();
     let changes = perception
         .capture()
@@ -331,10 +331,10 @@ fn check(seed: u64, steps: &[Step], cut: usize, asked: &str) -> usize {
 }
 
 /// Numbers that a seed says.
-struct Random(u64);
+pub(super) struct Random(pub(super) u64);
 
 impl Random {
-    fn below(&mut self, below: u64) -> u64 {
+    pub(super) fn below(&mut self, below: u64) -> u64 {
         self.0 = self
             .0
             .wrapping_mul(6_364_136_223_846_793_005)

@@ -478,7 +478,8 @@ fn who_does_not_want_to_be_known_takes_all_names_along() {
         house.take(Record::Event(event(row, |name| name)));
     }
     house.restart();
-    let is_out = |house: &House| [0, 1, 2].map(|name| house.perception.people.has_opted_out(&pseudonym(name)));
+    let is_out =
+        |house: &House| [0, 1, 2].map(|name| !house.perception.consents.decided().recognises(&pseudonym(name)));
     assert_eq!(is_out(&house), [true; 3]);
     assert!([0, 1, 2].iter().all(|name| house.view(&pseudonym(*name)).is_none()));
     // Whoever is parted from them has not said otherwise.

@@ -137,7 +137,8 @@ impl Kept {
                 | Record::Looked(_)
                 | Record::Erased(_)
                 | Record::ErasureDone(_)
-                | Record::Removed => {}
+                | Record::Removed
+                | Record::Expired { .. } => {}
             }
             self.records.push(record);
         }

@@ -256,7 +256,7 @@ fn what_a_pattern_cannot_read_or_be_read_by_is_refused() {
         ),
         (
             ("SELECT * FROM nowhere", "event_time", ""),
-            "1:33: there is no stream, query or table 'nowhere', there are: click, closed, engagement, gate, identify, late, message, reply, rfid, \
+            "1:33: there is no stream, query or table 'nowhere', there are: click, closed, consent, engagement, gate, identify, late, message, reply, rfid, \
              rooms, running, seat, visit",
         ),
         (

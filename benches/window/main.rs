@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use hdrhistogram::Histogram;
+use usher_engine::allocator::keep_memory;
 use usher_queries::bounded::{self, Recorded};
 use usher_queries::flow::Flow;
 use usher_queries::query_set::QuerySet;
@@ -123,6 +124,8 @@ fn bounded_rate(batches: &[RecordBatch]) -> f64 {
 }
 
 fn main() {
+    // As the engine does.
+    keep_memory();
     let wanted = std::env::args().nth(1);
     let is_wanted = |part: &str| wanted.as_deref().is_none_or(|wanted| wanted == part);
     if is_wanted("rows") {

@@ -30,12 +30,20 @@ enum ScopeKind {
     Site,
 }
 
+/// A rule that another holds back.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Inhibited {
+    rule: Arc<str>,
+    /// The kind of its subjects.
+    subject: String,
+}
+
 /// Which alerts stand where, by what others ask. In trees, as everything of which there is one for each alert: a hash table
 /// that grows moves all at once, and events wait for that.
 #[derive(Debug, Default)]
 pub(super) struct Relations {
     /// Rules by the name of one that holds them back.
-    inhibits: FxHashMap<Arc<str>, Vec<Arc<str>>>,
+    inhibits: FxHashMap<Arc<str>, Vec<Inhibited>>,
     /// Rules whose alerts have to do with others'.
     linked: FxHashSet<Arc<str>>,
     /// Standing alerts of rules that hold others back, by where they do.
@@ -113,7 +121,10 @@ impl Relations {
                 relations.linked.insert(Arc::clone(&other));
                 relations.linked.insert(Arc::clone(&rule.name));
                 let inhibited = relations.inhibits.entry(other).or_default();
-                inhibited.push(Arc::clone(&rule.name));
+                inhibited.push(Inhibited {
+                    rule: Arc::clone(&rule.name),
+                    subject: rule.options.subject.clone(),
+                });
                 inhibited.sort();
             }
             if rule.options.group.is_some() {
@@ -164,17 +175,19 @@ impl Relations {
             }
             _ => return Vec::new(),
         }
-        let site = Place::of(key).site;
+        let place = Place::of(key);
+        let subject = rule.options.subject.as_str();
         let mut touched = Vec::new();
-        for rule in inhibited {
-            let prefix = Place::prefix(rule, site);
+        for inhibited in inhibited {
+            // Only what is about places holds back more of its own kind than the same subject.
+            if inhibited.subject == subject && !matches!(subject, "site" | "zone") {
+                touched.extend(self.held.get(place.key(&inhibited.rule).as_str()).cloned());
+                continue;
+            }
+            let prefix = Place::prefix(&inhibited.rule, place.site);
             let from: Arc<str> = Arc::from(prefix.as_str());
-            touched.extend(
-                self.held
-                    .range(from..)
-                    .take_while(|key| key.starts_with(&prefix))
-                    .cloned(),
-            );
+            let held = self.held.range(from..).take_while(|key| key.starts_with(&prefix));
+            touched.extend(held.cloned());
         }
         touched
     }

@@ -17,7 +17,7 @@ use crate::query::{Output, Passed, Query};
 /// Rows of a shared window that make a part at least, however many share it.
 const LEAST_SHARED_ROWS: usize = 4;
 
-/// A row that is taken by itself takes as long as so many that are taken together, at least.
+/// A row that is taken by itself, or kept by itself in a join, takes as long as so many that are taken together, at least.
 const SINGLY: usize = 4;
 
 /// How far queries have come in time.
@@ -43,7 +43,8 @@ pub(super) struct Time {
     pub(super) met: Vec<Arc<[usize]>>,
     /// For each query, whether events meet windows in it or in any that it reads.
     mixed: Vec<bool>,
-    /// For each query, whether one that reads it, directly or through others, takes rows one by one.
+    /// For each query, whether one that reads it, directly or through others, takes or keeps rows one by one, or it keeps
+    /// them so itself.
     singly: Vec<bool>,
     /// For each query, whether it reads what people were sent, directly or through others.
     pub(super) follows: Vec<bool>,
@@ -300,10 +301,10 @@ impl QuerySet {
             }
             let is_mixed = !met.is_empty() || sources.iter().any(|source| self.time.mixed.get(*source) == Some(&true));
             self.time.mixed.push(is_mixed);
-            if query.is_one_by_one() {
+            if query.is_one_by_one() || !met.is_empty() {
                 above.range(..index).for_each(|index| self.time.singly[*index] = true);
             }
-            self.time.singly.push(false);
+            self.time.singly.push(!met.is_empty());
             self.time.met.push(met);
             upstream.push(above);
             self.time.sources.push(sources);

@@ -216,10 +216,12 @@ impl Process {
         Ok(())
     }
 
-    /// Memory it has in use now, bytes.
+    /// Memory it has in use now, bytes; 0 where it has ended, as one does that is killed while it is asked.
     pub(crate) fn resident_bytes(&self) -> Result<u64, Failure> {
-        let id = self.child.id().ok_or("it has ended")?;
-        resident_bytes(Path::new("/proc").join(id.to_string()).as_path())
+        let id = self.child.id();
+        id.map_or(Ok(0), |id| {
+            resident_bytes(Path::new("/proc").join(id.to_string()).as_path())
+        })
     }
 }
 
@@ -256,7 +258,10 @@ pub(crate) fn was_aborted(status: ExitStatus) -> bool {
 
 fn resident_bytes(process: &Path) -> Result<u64, Failure> {
     let status = std::fs::read_to_string(process.join("status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kibibytes = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
-    Ok(kibibytes.ok_or("/proc tells the memory of a process")? * 1024)
+    // A process that has ended and was not waited for yet is still listed, without its memory.
+    let Some(line) = status.lines().find_map(|line| line.strip_prefix("VmRSS:")) else {
+        return Ok(0);
+    };
+    let kibibytes = line.split_whitespace().next().and_then(|word| word.parse::<u64>().ok());
+    Ok(kibibytes.ok_or_else(|| format!("no memory in {line:?}"))? * 1024)
 }

@@ -8,6 +8,7 @@ mod kept;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
@@ -27,8 +28,10 @@ pub(crate) const PARTNERS_WERE_FINAL: &str = "the rows it could be joined with w
 /// Bytes of joined rows that may be said at once, by estimate. Where each row finds a hundred others in each of forty
 /// streams, what one row says is without end.
 const SAID_AT_ONCE_MAX: usize = 256 << 20;
-/// What a kept row takes beside its values and its key, bytes by estimate: its places in two trees.
-const BYTES_PER_ROW: usize = 224;
+/// What a kept row takes beside its values, bytes by estimate: its places in the order of time and among those of its key.
+const BYTES_PER_ROW: usize = 136;
+/// What a key takes beside its bytes and its rows, bytes by estimate.
+const BYTES_PER_KEY: usize = 144;
 
 /// All that is fixed when the query is created.
 pub(crate) struct IntervalJoinPlan {
@@ -65,7 +68,7 @@ pub(crate) struct SidePlan {
 /// The operator.
 pub(crate) struct IntervalJoin {
     plan: IntervalJoinPlan,
-    sides: [Side; 2],
+    rows: Waiting,
     /// Numbers rows in the order in which they came: rows of one time keep it.
     next_number: u64,
     /// What has changed since the last capture.
@@ -75,19 +78,27 @@ pub(crate) struct IntervalJoin {
 /// A row's place in time.
 type Place = (i64, u64);
 
-/// The place before all others.
-const FIRST_PLACE: Place = (i64::MIN, 0);
-
-/// The rows of one side that may still find others.
+/// The rows that may still find others.
 #[derive(Default)]
-struct Side {
-    /// By key, and those of a key by time.
-    rows: BTreeMap<(HashedKey, Place), Kept>,
-    /// The same rows by time alone, which is the order in which they are forgotten.
-    order: BTreeMap<Place, HashedKey>,
-    /// How many keys they have.
-    keys: usize,
+struct Waiting {
+    /// By key, those of both sides together: where a row looks for others it is kept itself. In a tree: a hash table that grows
+    /// moves all keys at once. In boxes, since a tree moves entries with each that comes.
+    keys: BTreeMap<HashedKey, Box<OfKey>>,
+    /// The rows of each side by time, which is the order in which they are forgotten, with their keys.
+    order: [BTreeMap<Place, HashedKey>; 2],
     bytes: usize,
+}
+
+/// The rows of one key, those of the left side and those of the right.
+type OfKey = [OfSide; 2];
+
+/// The rows of one key and side; of most keys there is one at most.
+#[derive(Default)]
+enum OfSide {
+    #[default]
+    None,
+    One(Place, Kept),
+    Many(BTreeMap<Place, Kept>),
 }
 
 /// A row that waits for others.
@@ -103,51 +114,109 @@ struct Kept {
 type KeptAt = (usize, Place);
 
 impl Kept {
-    fn size(&self, key: &[u8]) -> usize {
+    fn size(&self) -> usize {
         let cause = self.cause.as_ref().map_or(0, |cause| shared_bytes(cause.len()));
-        BYTES_PER_ROW + shared_bytes(key.len()) + cause + row_bytes(&self.values)
+        BYTES_PER_ROW + cause + row_bytes(&self.values)
     }
 }
 
-impl Side {
-    fn insert(&mut self, key: HashedKey, place: Place, row: Kept) {
-        self.bytes += row.size(key.bytes());
-        let key = match self.key(&key) {
-            Some(key) => key.clone(),
-            None => {
-                self.keys += 1;
-                key
+impl Waiting {
+    /// Gives a row its place in the order, and the rows of its key, among which it is to be kept.
+    fn place(&mut self, side: usize, place: Place, key: HashedKey) -> &mut OfKey {
+        match self.keys.entry(key) {
+            Entry::Occupied(of_key) => {
+                self.order[side].insert(place, of_key.key().clone());
+                of_key.into_mut()
             }
-        };
-        self.order.insert(place, key.clone());
-        self.rows.insert((key, place), row);
+            Entry::Vacant(new) => {
+                self.order[side].insert(place, new.key().clone());
+                self.bytes += key_size(new.key());
+                new.insert(Box::default())
+            }
+        }
     }
 
-    /// The key as it is kept.
-    fn key(&self, key: &HashedKey) -> Option<&HashedKey> {
-        let behind = self.rows.range((key.clone(), FIRST_PLACE)..);
-        let (first, _) = behind.map(|((key, place), _)| (key, place)).next()?;
-        (first == key).then_some(first)
-    }
-
-    /// The rows of a key whose times lie between two.
-    fn between(&mut self, key: &HashedKey, from: i64, to: i64) -> impl Iterator<Item = (Place, &mut Kept)> {
-        // No row has the last number.
-        let behind = if from <= to { (to, u64::MAX) } else { (from, 0) };
-        let found = self.rows.range_mut((key.clone(), (from, 0))..(key.clone(), behind));
-        found.map(|((_, place), row)| (*place, row))
-    }
-
-    /// Takes the earliest row out, if its time is before `time`.
-    fn take_before(&mut self, time: i64) -> Option<(Place, Kept)> {
-        let first = self.order.first_entry().filter(|entry| entry.key().0 < time)?;
+    /// Takes the earliest row of a side out, if its time is before `time`.
+    fn take_before(&mut self, side: usize, time: i64) -> Option<(Place, Kept)> {
+        let first = self.order[side].first_entry().filter(|entry| entry.key().0 < time)?;
         let (place, key) = first.remove_entry();
-        let row = self.rows.remove(&(key.clone(), place))?;
-        self.bytes -= row.size(key.bytes());
-        if self.key(&key).is_none() {
-            self.keys -= 1;
+        let Entry::Occupied(mut of_key) = self.keys.entry(key) else {
+            return None;
+        };
+        let row = of_key.get_mut()[side].remove(place)?;
+        self.bytes -= row.size();
+        if of_key.get().iter().all(OfSide::is_empty) {
+            self.bytes -= key_size(of_key.key());
+            of_key.remove();
         }
         Some((place, row))
+    }
+}
+
+impl OfSide {
+    fn is_empty(&self) -> bool {
+        match self {
+            OfSide::None => true,
+            OfSide::One(..) => false,
+            OfSide::Many(rows) => rows.is_empty(),
+        }
+    }
+
+    fn insert(&mut self, place: Place, row: Kept) {
+        *self = match std::mem::take(self) {
+            OfSide::None => OfSide::One(place, row),
+            OfSide::One(first, of_first) => OfSide::Many(BTreeMap::from([(first, of_first), (place, row)])),
+            OfSide::Many(mut rows) => {
+                rows.insert(place, row);
+                OfSide::Many(rows)
+            }
+        };
+    }
+
+    fn remove(&mut self, place: Place) -> Option<Kept> {
+        match std::mem::take(self) {
+            OfSide::One(only, row) if only == place => Some(row),
+            OfSide::Many(mut rows) => {
+                let row = rows.remove(&place);
+                if !rows.is_empty() {
+                    *self = OfSide::Many(rows);
+                }
+                row
+            }
+            other => {
+                *self = other;
+                None
+            }
+        }
+    }
+
+    fn get(&self, place: Place) -> Option<&Kept> {
+        match self {
+            OfSide::One(only, row) if *only == place => Some(row),
+            OfSide::Many(rows) => rows.get(&place),
+            _ => None,
+        }
+    }
+
+    fn get_mut(&mut self, place: Place) -> Option<&mut Kept> {
+        match self {
+            OfSide::One(only, row) if *only == place => Some(row),
+            OfSide::Many(rows) => rows.get_mut(&place),
+            _ => None,
+        }
+    }
+
+    /// The rows whose times lie between two.
+    fn between(&mut self, from: i64, to: i64) -> impl Iterator<Item = (Place, &mut Kept)> {
+        // No row has the last number.
+        let behind = if from <= to { (to, u64::MAX) } else { (from, 0) };
+        let (one, many) = match self {
+            OfSide::None => (None, None),
+            OfSide::One(only, row) => (((from, 0)..behind).contains(only).then_some((*only, row)), None),
+            OfSide::Many(rows) => (None, Some(rows.range_mut((from, 0)..behind))),
+        };
+        let many = many.into_iter().flatten().map(|(place, row)| (*place, row));
+        one.into_iter().chain(many)
     }
 }
 
@@ -199,12 +268,16 @@ impl IntervalJoinPlan {
     }
 }
 
+fn key_size(key: &HashedKey) -> usize {
+    BYTES_PER_KEY + shared_bytes(key.bytes().len())
+}
+
 impl IntervalJoin {
     /// A join in which nothing waits yet.
     pub(crate) fn new(plan: IntervalJoinPlan) -> Self {
         Self {
             plan,
-            sides: [Side::default(), Side::default()],
+            rows: Waiting::default(),
             next_number: 0,
             noting: None,
         }
@@ -238,10 +311,9 @@ impl IntervalJoin {
         self.next_number += 1;
         let mut is_matched = false;
         let (from, to) = plan.partners(side, time);
-        let [left, right] = &mut self.sides;
-        let (own, other) = if side == 0 { (left, right) } else { (right, left) };
+        let of_key = self.rows.place(side, place, key.hashed);
         // A key with a null is kept under its bytes like others, and no row looks there.
-        let partners = (!finds_nothing).then(|| other.between(&key.hashed, from, to));
+        let partners = (!finds_nothing).then(|| of_key[1 - side].between(from, to));
         for (found_at, found) in partners.into_iter().flatten() {
             let values = IntervalJoinPlan::beside(side, &row.values, &found.values);
             if let Some(filter) = &plan.filter
@@ -282,7 +354,9 @@ impl IntervalJoin {
         if let Some(noting) = &mut self.noting {
             noting.note_new((side, place));
         }
-        own.insert(key.hashed, place, kept);
+        let size = kept.size();
+        of_key[side].insert(place, kept);
+        self.rows.bytes += size;
         Ok(())
     }
 }
@@ -328,7 +402,7 @@ impl Operator for IntervalJoin {
             let wait_us = self.plan.reach_us(side).saturating_add(self.plan.lateness_us);
             let mut said = Vec::new();
             while room > 0
-                && let Some(((time, number), row)) = self.sides[side].take_before(watermark.saturating_sub(wait_us))
+                && let Some(((time, number), row)) = self.rows.take_before(side, watermark.saturating_sub(wait_us))
             {
                 room -= 1;
                 if let Some(noting) = &mut self.noting {
@@ -351,7 +425,7 @@ impl Operator for IntervalJoin {
 
     fn next_due(&self) -> i64 {
         let due = (0..2).filter_map(|side| {
-            let ((time, _), _) = self.sides[side].order.first_key_value()?;
+            let ((time, _), _) = self.rows.order[side].first_key_value()?;
             let wait_us = self.plan.reach_us(side).saturating_add(self.plan.lateness_us);
             Some(time.saturating_add(wait_us).saturating_add(1))
         });
@@ -391,9 +465,9 @@ impl Operator for IntervalJoin {
 
     fn footprint(&self) -> Footprint {
         Footprint {
-            keys: self.sides.iter().map(|side| side.keys).sum(),
+            keys: self.rows.keys.len(),
             windows: 0,
-            bytes: self.sides.iter().map(|side| side.bytes).sum(),
+            bytes: self.rows.bytes,
         }
     }
 

@@ -1,5 +1,6 @@
 //! What a join of two streams remembers over a restart, as Arrow data.
 
+use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -7,7 +8,7 @@ use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBat
 use arrow::datatypes::Int64Type;
 use datafusion::common::{Result, internal_datafusion_err};
 
-use super::{IntervalJoin, Kept, KeptAt, Place, Side};
+use super::{IntervalJoin, Kept, KeptAt, Place, Waiting};
 use crate::capture::named_batch;
 use crate::capture::noting::{Id, KeepsRows, Mark, Noting, Rows};
 use crate::value::{Value, column_of};
@@ -15,7 +16,7 @@ use crate::value::{Value, column_of};
 impl IntervalJoin {
     /// The rows of both sides, first the left one's, each in the order of time.
     pub(super) fn keep(&self) -> Result<RecordBatch> {
-        let rows: Vec<Line<'_>> = (0..2).flat_map(|side| self.sides[side].in_order(side)).collect();
+        let rows: Vec<Line<'_>> = (0..2).flat_map(|side| self.rows.in_order(side)).collect();
         named_batch(self.columns(&rows)?, rows.len())
     }
 
@@ -72,7 +73,7 @@ impl IntervalJoin {
             let Value::Time(time) = plan.time.value(&values)? else {
                 return Err(internal_datafusion_err!("the snapshot has a row without a time"));
             };
-            let key = plan.keys.of(&values)?;
+            let key = plan.keys.of(&values)?.hashed;
             let kept = Kept {
                 values,
                 watermark: watermarks.value(row),
@@ -82,7 +83,8 @@ impl IntervalJoin {
             };
             let place = (time, self.next_number);
             self.next_number += 1;
-            self.sides[side].insert(key.hashed, place, kept);
+            self.rows.bytes += kept.size();
+            self.rows.place(side, place, key)[side].insert(place, kept);
         }
         Ok(())
     }
@@ -102,13 +104,13 @@ struct Line<'a> {
     row: &'a Kept,
 }
 
-impl Side {
+impl Waiting {
     fn in_order(&self, side: usize) -> impl Iterator<Item = Line<'_>> {
-        self.order.keys().filter_map(move |place| self.line(side, *place))
+        self.order[side].keys().filter_map(move |place| self.line(side, *place))
     }
 
     fn line(&self, side: usize, place: Place) -> Option<Line<'_>> {
-        let row = self.rows.get(&(self.order.get(&place)?.clone(), place))?;
+        let row = self.keys.get(self.order[side].get(&place)?)?[side].get(place)?;
         Some(Line { side, place, row })
     }
 }
@@ -127,26 +129,25 @@ impl KeepsRows for IntervalJoin {
                 Some(place) => Bound::Excluded(place),
                 None => Bound::Unbounded,
             };
-            let places = self.sides[side].order.range((begin, Bound::Unbounded));
+            let places = self.rows.order[side].range((begin, Bound::Unbounded));
             places.map(move |(place, _)| (side, *place))
         };
         (from..2).flat_map(of_side).take(most).collect()
     }
 
     fn mark(&mut self, (side, place): &KeptAt) -> Option<&mut Mark> {
-        let side = &mut self.sides[*side];
-        let row = side.rows.get_mut(&(side.order.get(place)?.clone(), *place))?;
-        Some(&mut row.mark)
+        let of_key = self.rows.keys.get_mut(self.rows.order[*side].get(place)?)?;
+        Some(&mut of_key[*side].get_mut(*place)?.mark)
     }
 
     fn rows_at(&self, places: &[KeptAt]) -> Result<Rows> {
-        let line = |(side, place): &KeptAt| self.sides[*side].line(*side, *place);
+        let line = |(side, place): &KeptAt| self.rows.line(*side, *place);
         let rows: Vec<Line<'_>> = places.iter().filter_map(line).collect();
         let ids = rows.iter().map(|line| Id::of_row(line.place.1)).collect();
         Ok((ids, self.columns(&rows)?))
     }
 
     fn rows_kept(&self) -> usize {
-        self.sides.iter().map(|side| side.order.len()).sum()
+        self.rows.order.iter().map(BTreeMap::len).sum()
     }
 }

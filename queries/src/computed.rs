@@ -4,6 +4,7 @@
 //! lost. So what a row by itself needs most is evaluated here, on plain values; the rest goes through DataFusion. Both
 //! ways give the same values and fail alike, which the tests below hold against each other.
 
+mod like;
 mod stock;
 #[cfg(test)]
 mod tests;
@@ -20,10 +21,11 @@ use datafusion::common::{Result, ScalarValue, exec_err, internal_datafusion_err}
 use datafusion::config::ConfigOptions;
 use datafusion::logical_expr::{ColumnarValue, Operator, ScalarFunctionArgs, ScalarUDF};
 use datafusion::physical_expr::expressions::{
-    BinaryExpr, CaseExpr, CastExpr, Column, IsNotNullExpr, IsNullExpr, Literal, NotExpr,
+    BinaryExpr, CaseExpr, CastExpr, Column, IsNotNullExpr, IsNullExpr, LikeExpr, Literal, NotExpr,
 };
 use datafusion::physical_expr::{PhysicalExpr, ScalarFunctionExpr};
 
+use self::like::Like;
 use self::stock::Stock;
 use crate::typed::typed;
 use crate::value::{Value, is_plain};
@@ -264,6 +266,7 @@ enum Single {
     OfFloat(fn(f64) -> Result<f64>, Box<Single>),
     /// Conditions with their values, then what else.
     Case(Vec<(Single, Single)>, Option<Box<Single>>),
+    Like(Arc<Like>, Box<Single>),
     Call(Arc<Call>),
     Stock(Arc<Stock>),
 }
@@ -312,6 +315,13 @@ impl Single {
                 (from, to) if from == to => Some(Self::of(cast.expr(), schema)?),
                 _ => None,
             });
+        }
+        if let Some(like) = expression.downcast_ref::<LikeExpr>() {
+            let is_text = like.expr().data_type(schema)? == DataType::Utf8;
+            return match Like::of(like).filter(|_| is_text) {
+                Some(plain) => Ok(Some(Self::Like(Arc::new(plain), of(like.expr())?))),
+                None => Ok(None),
+            };
         }
         if let Some(case) = expression.downcast_ref::<CaseExpr>() {
             if case.expr().is_some() {
@@ -429,7 +439,9 @@ impl Single {
             Self::Arithmetic(_, sides) | Self::Comparison(_, sides) | Self::And(sides) | Self::Or(sides) => {
                 sides.0.can_fail() || sides.1.can_fail()
             }
-            Self::Not(of) | Self::IsNull(of) | Self::IsNotNull(of) | Self::IntToFloat(of) => of.can_fail(),
+            Self::Not(of) | Self::IsNull(of) | Self::IsNotNull(of) | Self::IntToFloat(of) | Self::Like(_, of) => {
+                of.can_fail()
+            }
             Self::Extreme(_, of) => of.iter().any(Self::can_fail),
             Self::Case(branches, otherwise) => {
                 let mut all = branches.iter().flat_map(|(when, then)| [when, then]);
@@ -507,6 +519,10 @@ impl Single {
                     None => Value::Null,
                 }
             }
+            Self::Like(like, of) => match of.see(row, &mut a)? {
+                Value::Text(text) => Value::Bool(like.holds(text)),
+                _ => Value::Null,
+            },
             Self::Call(call) => call.value(row)?,
             Self::Stock(stock) => stock.value(row)?,
         })

@@ -28,6 +28,10 @@ const FIELDS: [(&str, Kind); 10] = [
     ("p", Kind::Bool),
     ("q", Kind::Bool),
 ];
+/// For LIKE: with no special sign, with one at either end or both, and such as stand for something else.
+const PATTERNS: [&str; 12] = [
+    "'a'", "''", "'a%'", "'%b'", "'%a%'", "'%'", "'%%'", "'_b'", "'a%b'", r"'\%a'", r"'a\%'", "'%图%'",
+];
 /// How deep an expression may be nested.
 const DEPTH: usize = 3;
 
@@ -145,6 +149,10 @@ impl Choices<'_> {
                 )
             }
             (Kind::Bool, 2) => {
+                if self.below(2) == 1 {
+                    let (asked, pattern) = (self.of(&["LIKE", "NOT LIKE", "ILIKE"]), self.of(&PATTERNS));
+                    return format!("({} {asked} {pattern})", self.expression(Kind::Text, depth));
+                }
                 let asked = self.of(&["LIKE 'a%'", "IN ('a', 'b', 'c', 'd', 'e')", "IS NULL", "IS NOT NULL"]);
                 format!("({} {asked})", self.expression(Kind::Text, depth))
             }

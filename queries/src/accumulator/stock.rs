@@ -6,9 +6,11 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, UInt32Array};
 use arrow::compute::take;
+use datafusion::common::hash_utils::{HLL_RANDOM_STATE, create_hashes};
 use datafusion::common::{Result, ScalarValue, internal_err};
 use datafusion::logical_expr::Accumulator;
 use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
+use rustc_hash::FxHashSet;
 
 use super::{GroupAccumulator, same};
 use crate::grouped::for_each;
@@ -62,6 +64,24 @@ type Held = Option<Box<dyn Accumulator>>;
 /// Of all others a new accumulator takes over what was read, for reading may empty them.
 const READ_AND_KEPT: [&str; 1] = ["approx_distinct"];
 
+/// Of a sketch so many values are remembered that it has taken already.
+const SEEN_MAX: usize = 1_024;
+
+/// What a sketch of different values has taken, by the hash that it takes itself, and what it gave last. Mostly the same values come again and again, as
+/// the tags of a shelf do: then nothing changes, and to ask it anew is to go through all of it.
+#[derive(Default)]
+struct Seen {
+    hashes: FxHashSet<u64>,
+    given: Option<ScalarValue>,
+}
+
+impl Seen {
+    fn bytes(&self) -> usize {
+        // A hash, and a byte of the table's own.
+        size_of::<Self>() + self.hashes.capacity() * 9
+    }
+}
+
 /// DataFusion's row accumulators, one a group.
 pub(super) struct RowAccumulators {
     expr: Arc<AggregateFunctionExpr>,
@@ -75,6 +95,8 @@ pub(super) struct RowAccumulators {
     /// Bytes of an accumulator that holds nothing: of a sketch that is all it ever has.
     row_bytes: usize,
     is_read_and_kept: bool,
+    /// Of each group where these are sketches of different values, which take a value a second time without a change.
+    seen: Option<Vec<Seen>>,
 }
 
 impl RowAccumulators {
@@ -90,6 +112,7 @@ impl RowAccumulators {
         Self {
             args: expr.expressions().len() + orders,
             row_bytes,
+            seen: (expr.fun().name() == "approx_distinct").then(Vec::new),
             is_read_and_kept: READ_AND_KEPT.contains(&expr.fun().name()),
             expr,
             groups: RefCell::new(Vec::new()),
@@ -105,6 +128,32 @@ impl RowAccumulators {
         match held {
             Some(accumulator) => Ok(accumulator),
             None => internal_err!("an accumulator was just put there"),
+        }
+    }
+
+    /// Whether a group's sketch has taken all of these already; remembers them, as far as there is room.
+    fn has_seen(&mut self, group: Group, taken: &[ArrayRef], hashes: &mut Vec<u64>) -> Result<bool> {
+        let Some(seen) = &mut self.seen else {
+            return Ok(false);
+        };
+        let seen = &mut seen[group as usize];
+        hashes.clear();
+        hashes.resize(taken.first().map_or(0, |array| array.len()), 0);
+        create_hashes(taken, &HLL_RANDOM_STATE, hashes)?;
+        if hashes.iter().all(|hash| seen.hashes.contains(hash)) {
+            return Ok(true);
+        }
+        seen.given = None;
+        if seen.hashes.len() + hashes.len() <= SEEN_MAX {
+            seen.hashes.extend(hashes.iter());
+        }
+        Ok(false)
+    }
+
+    /// Nothing is known any more of what a group's sketch has taken.
+    fn unsee(&mut self, group: Group) {
+        if let Some(seen) = &mut self.seen {
+            seen[group as usize] = Seen::default();
         }
     }
 
@@ -137,9 +186,13 @@ impl GroupAccumulator for RowAccumulators {
         if held.len() < groups {
             held.resize_with(groups, || None);
         }
+        if let Some(seen) = self.seen.as_mut().filter(|seen| seen.len() < groups) {
+            seen.resize_with(groups, Seen::default);
+        }
     }
     fn update(&mut self, groups: &[Group], rows: &Picked, args: &[ArrayRef]) -> Result<()> {
         let mut order: Vec<u32> = Vec::new();
+        let mut hashes = Vec::new();
         rows.for_each(|row| order.push(row as u32));
         order.sort_by_key(|row| groups[*row as usize]); // stable: the rows of a group stay in their order
         for run in order.chunk_by(|a, b| groups[*a as usize] == groups[*b as usize]) {
@@ -148,7 +201,10 @@ impl GroupAccumulator for RowAccumulators {
                 .iter()
                 .map(|array| Ok(take(array, &indices, None)?))
                 .collect::<Result<Vec<_>>>()?;
-            self.accumulator(groups[run[0] as usize])?.update_batch(&taken)?;
+            let group = groups[run[0] as usize];
+            if !self.has_seen(group, &taken, &mut hashes)? {
+                self.accumulator(group)?.update_batch(&taken)?;
+            }
         }
         Ok(())
     }
@@ -160,12 +216,15 @@ impl GroupAccumulator for RowAccumulators {
             // Where a FILTER let no row through there is nothing to merge.
             if held.is_some() {
                 let state = other.read(held)?;
+                self.unsee(*group);
                 self.accumulator(*group)?.merge_batch(&to_arrays(&state)?)?;
             }
         }
         Ok(())
     }
     fn absorb(&mut self, into: Group, from: Group) -> Result<()> {
+        self.unsee(into);
+        self.unsee(from);
         let groups = self.groups.get_mut();
         let Some(mut later) = groups[from as usize].take() else {
             return Ok(());
@@ -181,7 +240,17 @@ impl GroupAccumulator for RowAccumulators {
     fn evaluate(&mut self, groups: &[Group]) -> Result<ArrayRef> {
         let values = groups
             .iter()
-            .map(|group| self.accumulator(*group)?.evaluate())
+            .map(|group| {
+                let given = |seen: &mut Vec<Seen>| seen[*group as usize].given.clone();
+                if let Some(given) = self.seen.as_mut().and_then(given) {
+                    return Ok(given);
+                }
+                let value = self.accumulator(*group)?.evaluate()?;
+                if let Some(seen) = &mut self.seen {
+                    seen[*group as usize].given = Some(value.clone());
+                }
+                Ok(value)
+            })
             .collect::<Result<Vec<_>>>()?;
         if values.is_empty() {
             return Ok(arrow::array::new_empty_array(self.expr.field().data_type()));
@@ -217,12 +286,16 @@ impl GroupAccumulator for RowAccumulators {
     fn restore(&mut self, groups: &[Group], state: &[ArrayRef]) -> Result<()> {
         for (row, group) in groups.iter().enumerate() {
             let slices: Vec<ArrayRef> = state.iter().map(|column| column.slice(row, 1)).collect();
+            self.unsee(*group);
             self.accumulator(*group)?.merge_batch(&slices)?;
         }
         Ok(())
     }
     fn clear(&mut self, groups: &[Group]) {
         for_each(self.groups.get_mut(), groups, |held| *held = None);
+        if let Some(seen) = &mut self.seen {
+            for_each(seen, groups, |seen| *seen = Seen::default());
+        }
     }
     fn state_width(&self) -> usize {
         self.width
@@ -238,6 +311,7 @@ impl GroupAccumulator for RowAccumulators {
             .map(|accumulator| accumulator.size())
             .sum::<usize>()
             + groups.capacity() * 16
+            + self.seen.iter().flatten().map(Seen::bytes).sum::<usize>()
     }
     fn as_any(&self) -> &dyn Any {
         self

@@ -18,7 +18,10 @@ use crate::query::{Output, Passed, Query};
 const LEAST_SHARED_ROWS: usize = 4;
 
 /// A row that is taken by itself, or kept by itself in a join, takes as long as so many that are taken together, at least.
-const SINGLY: usize = 4;
+const SINGLY: usize = 8;
+
+/// A row of an alert counts as so many others that are said: whoever is handed it finds out what has become of its subject.
+const OF_ALERT: usize = 16;
 
 /// How far queries have come in time.
 #[derive(Debug, Default)]
@@ -43,8 +46,8 @@ pub(super) struct Time {
     pub(super) met: Vec<Arc<[usize]>>,
     /// For each query, whether events meet windows in it or in any that it reads.
     mixed: Vec<bool>,
-    /// For each query, whether one that reads it, directly or through others, takes or keeps rows one by one, or it keeps
-    /// them so itself.
+    /// For each query, whether one that reads it, directly or through others, takes or keeps rows one by one, or it does so
+    /// itself.
     singly: Vec<bool>,
     /// For each query, whether it reads what people were sent, directly or through others.
     pub(super) follows: Vec<bool>,
@@ -144,13 +147,13 @@ impl QuerySet {
                 self.time.waiting.extend(left);
             }
             if self.queries[index].holds_rows() && !self.time.waiting.contains(&index) {
-                let is_singly = is_singly || self.queries[index].is_one_by_one();
                 self.let_in(index, part(is_singly), late, out);
                 if self.queries[index].holds_rows() {
                     self.time.waiting.push(index);
                 }
             }
-            budget.spend(out[before..].iter().map(|output| output.rows.len()).sum());
+            let cost = |output: &Output| output.rows.len() * if output.judgement.is_some() { OF_ALERT } else { 1 };
+            budget.spend(out[before..].iter().map(cost).sum());
             if budget.is_spent() {
                 self.end_round();
                 return false;
@@ -304,7 +307,7 @@ impl QuerySet {
             if query.is_one_by_one() || !met.is_empty() {
                 above.range(..index).for_each(|index| self.time.singly[*index] = true);
             }
-            self.time.singly.push(!met.is_empty());
+            self.time.singly.push(query.is_one_by_one() || !met.is_empty());
             self.time.met.push(met);
             upstream.push(above);
             self.time.sources.push(sources);

@@ -12,9 +12,12 @@ use super::{Handed, QuerySet};
 use crate::operator::LateRow;
 use crate::query::{Held, Output, Place};
 
-/// Where more rows come for a query of which rows wait to be let in, so many times as many are let in; and where many wait
-/// already, so many times as many of what they wait for are said: so they come to an end, however many come.
-const FOR_ONE: usize = 2;
+/// How many of the rows that wait in front of a query are let in where so many more come for it: half as many again, so they
+/// come to an end, however many come. Where many wait already, and what they wait for is not all said, as many are said of that
+/// as come: it comes to an end by itself.
+fn for_coming(rows: usize) -> usize {
+    rows + rows.div_ceil(2)
+}
 
 impl QuerySet {
     /// Whether rows wait in front of any query.
@@ -40,7 +43,7 @@ impl QuerySet {
             if self.queries[index].has_no_room() {
                 self.settle(index, late, out);
             } else if self.queries[index].is_crowded() {
-                self.hasten(index, FOR_ONE * rows, late, out);
+                self.hasten(index, rows, late, out);
             }
         }
         self.time.pushes += 1;
@@ -84,7 +87,7 @@ impl QuerySet {
         });
         let is_left = |met: &usize| *met != index && self.has_left(*met);
         if !self.is_due(index) && !self.time.met[index].iter().any(is_left) {
-            self.let_in(index, FOR_ONE * handed.rows.len(), late, out);
+            self.let_in(index, for_coming(handed.rows.len()), late, out);
         }
     }
 
@@ -107,19 +110,19 @@ impl QuerySet {
         }
     }
 
-    /// Says so many rows of what rows that wait in front of a query wait for: of the first query of which any are left, for
-    /// those that read it wait for all of them.
-    fn hasten(&mut self, index: usize, part: usize, late: &mut Vec<(Arc<str>, LateRow)>, out: &mut Vec<Output>) {
+    /// So many rows are about to come for a query of which many wait: says as many of what these wait for, of the first query of
+    /// which any are left, for those that read it wait for all of them.
+    fn hasten(&mut self, index: usize, coming: usize, late: &mut Vec<(Arc<str>, LateRow)>, out: &mut Vec<Output>) {
         let met = Arc::clone(&self.time.met[index]);
         for met in met.iter().copied() {
             if self.is_due(met) {
-                let left = self.advance_with_sharers(met, part, late, out);
+                let left = self.advance_with_sharers(met, coming, late, out);
                 // Its turn in this round may have come before anything was left.
                 self.time.waiting.extend(left);
                 return;
             }
             if met != index && self.queries[met].holds_rows() {
-                self.let_in(met, part, late, out);
+                self.let_in(met, for_coming(coming), late, out);
                 return;
             }
         }

@@ -237,6 +237,7 @@ impl Alerts {
         let mut rows: Vec<(Order, usize, usize)> = Vec::new();
         // Some of what comes before these rows may still have to be said, or waits itself.
         let may_wait = !said.is_all || !self.waiting.is_empty();
+        let mut key = std::mem::take(&mut self.key);
         for (index, output) in outputs.iter().enumerate() {
             let Some(rule) = self.rules.get(&output.query).map(Arc::clone) else {
                 continue;
@@ -256,10 +257,10 @@ impl Alerts {
                     zone: own_zone(&rule, &output.rows, row),
                     subject: &subject,
                 };
-                let key = place.key(&rule.name);
-                let order = self.waiting.order(&output.rows, row, key, moment);
+                place.write(&rule.name, &mut key);
                 // Before one that comes out of order another of its subject may come, so that it may change something then.
-                let waits = is_mixed || is_linked && self.changes_anything(&rule, place, output, row);
+                let waits = is_mixed || is_linked && self.changes_anything(&rule, place, &key, output, row);
+                let order = self.waiting.order(&output.rows, row, &key, moment);
                 if may_wait && waits {
                     let output = shared.get_or_insert_with(|| Arc::new(output.clone()));
                     self.waiting.push(order, Arc::clone(output), row, moment);
@@ -268,6 +269,7 @@ impl Alerts {
                 }
             }
         }
+        self.key = key;
         rows.sort_unstable_by(|(one, ..), (other, ..)| one.cmp(other));
         let mut rows = rows.into_iter().peekable();
         let mut has_taken = false;
@@ -300,21 +302,21 @@ impl Alerts {
         waiting.map_or(said.reached_us, |watermark| watermark.min(said.reached_us))
     }
 
-    /// Whether it may change anything when a row of an alert is taken; of most rows nothing comes.
-    fn changes_anything(&self, rule: &Rule, place: Place<'_>, output: &Output, row: usize) -> bool {
+    /// Whether it may change anything when a row of an alert is taken, whose rule and subject make this key; of most rows nothing
+    /// comes.
+    fn changes_anything(&self, rule: &Rule, place: Place<'_>, key: &str, output: &Output, row: usize) -> bool {
         let watermark = output.rows.watermark(row);
         // A silence that is heard of ends; one whose clock would have rung before began.
         let changes = |watch: &Watch| {
             let is_due = watch.next_bell().is_some_and(|(due, _)| due <= watermark);
             watch.phase == Phase::Standing || is_due
         };
-        let key = place.key(&rule.name);
         // What waits may change what this one does.
-        if self.waiting.has(&key) {
+        if self.waiting.has(key) {
             return true;
         }
         let raises = || output.judgement.as_ref().is_some_and(|judgement| judgement.raise[row]);
-        let matters = match (self.watches.get(&key), rule.options.silent_us) {
+        let matters = match (self.watches.get(key), rule.options.silent_us) {
             (Some(watch), Some(_)) => changes(watch),
             (None, Some(_)) => false,
             (Some(_), None) => true,

@@ -298,12 +298,17 @@ impl Perception {
     /// Goes on with moving time on, for a turn.
     pub fn work(&mut self) -> Vec<Step> {
         let mut outputs = Vec::new();
-        self.queries.work(self.budget(), &mut outputs);
-        self.judge_later(outputs, self.budget())
+        let (moving, judging) = self.budgets();
+        self.queries.work(moving, &mut outputs);
+        self.judge_later(outputs, judging)
     }
 
-    fn budget(&self) -> Budget {
-        self.turn.map_or_else(Budget::unlimited, Budget::lasting)
+    /// What a turn lasts from now on: for moving time on, which leaves half of it, and until what was said has been judged.
+    fn budgets(&self) -> (Budget, Budget) {
+        let Some(turn) = self.turn else {
+            return (Budget::unlimited(), Budget::unlimited());
+        };
+        (Budget::lasting(turn / 2), Budget::lasting(turn))
     }
 
     /// Judges what was said when no event has just come; rows of earlier ones that waited may be among it.
@@ -503,8 +508,9 @@ impl Perception {
             self.people.let_go_of_noted(|| dedup_key(event));
         }
         // Not in turns before somebody is forgotten: alerts must be what they will be in a replay, which knows none.
-        let budget = turning.map_or_else(|| self.budget(), |_| Budget::unlimited());
-        self.move_on(self.observing.watermark(), budget, &mut outputs);
+        let all = (Budget::unlimited(), Budget::unlimited());
+        let (moving, judging) = turning.map_or_else(|| self.budgets(), |_| all);
+        self.move_on(self.observing.watermark(), moving, &mut outputs);
         // Made when the first alert asks: in most batches none does.
         let indices: OnceCell<FxHashMap<&str, usize>> = OnceCell::new();
         let index_of = |id: &str| {
@@ -534,7 +540,7 @@ impl Perception {
                 before.unwrap_or_else(|| index_of(id).map(trace_of).unwrap_or_default())
             },
         };
-        let mut steps = self.judge(outputs, budget, &moment);
+        let mut steps = self.judge(outputs, judging, &moment);
         if let Some(turned) = turned.filter(Turned::is_unknown) {
             let reached = self.queries.reached().unwrap_or(i64::MIN);
             for name in self.identity.names_of(&turned.person) {
@@ -583,9 +589,9 @@ impl Perception {
         self.now_us = self.now_us.max(now_us);
         let watermark = self.observing.watermarks.tick(self.now_us);
         let mut outputs = Vec::new();
-        let budget = self.budget();
-        self.move_on(watermark, budget, &mut outputs);
-        self.judge_later(outputs, budget)
+        let (moving, judging) = self.budgets();
+        self.move_on(watermark, moving, &mut outputs);
+        self.judge_later(outputs, judging)
     }
 
     /// Our clock as it was last looked at, microseconds since 1970.

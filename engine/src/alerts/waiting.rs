@@ -114,7 +114,7 @@ impl Waiting {
     }
 
     /// Where a row that was said now stands.
-    pub(super) fn order(&mut self, rows: &Rows, row: usize, subject: String, moment: &Moment<'_>) -> Order {
+    pub(super) fn order(&mut self, rows: &Rows, row: usize, subject: &str, moment: &Moment<'_>) -> Order {
         self.numbered += 1;
         Order {
             watermark: rows.watermark(row),

@@ -3,6 +3,7 @@
 //! A checkpoint shares them: one that changes afterwards is copied then, and no other.
 
 use std::collections::BTreeMap;
+use std::ops::Bound::Included;
 use std::sync::Arc;
 
 use super::watch::Watch;
@@ -35,10 +36,9 @@ impl Watches {
 
     /// To change it, which is noted.
     pub(super) fn get_mut(&mut self, key: &str) -> Option<&mut Watch> {
-        if let Some((key, _)) = self.by_key.get_key_value(key) {
-            self.changes.note(key);
-        }
-        let Json(watch) = self.by_key.get_mut(key)?;
+        // The key as it is kept, and the watch, in one search.
+        let (key, Json(watch)) = self.by_key.range_mut::<str, _>((Included(key), Included(key))).next()?;
+        self.changes.note(key);
         Some(Arc::make_mut(watch))
     }
 

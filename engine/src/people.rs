@@ -18,10 +18,11 @@ mod tests;
 mod view;
 mod visit;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
+use imbl::OrdMap;
 use rustc_hash::{FxHashMap, FxHashSet};
 use serde::{Deserialize, Serialize};
 use usher_queries::row::Rows;
@@ -77,7 +78,7 @@ pub struct People {
     /// People of whom nothing is worked out, whatever they answer.
     left_out: FxHashSet<Arc<str>>,
     /// Acts whose time the watermark has not passed.
-    held: BTreeMap<HeldKey, Act>,
+    held: OrdMap<HeldKey, Act>,
     /// Everybody's clock: who is to be looked at when, so that nobody has to look at all.
     clocks: BTreeSet<(i64, u32)>,
     /// The watermark up to which everything was taken.
@@ -99,7 +100,7 @@ impl People {
             people: Shelves::default(),
             places: FxHashMap::default(),
             left_out: FxHashSet::default(),
-            held: BTreeMap::new(),
+            held: OrdMap::new(),
             clocks: BTreeSet::new(),
             reached_us: i64::MIN,
             said: Vec::new(),
@@ -142,7 +143,7 @@ impl People {
         };
         self.held.insert(key, act);
         if self.held.len() > HELD_MAX
-            && let Some(first_us) = self.held.first_key_value().map(|(first, _)| first.time_us)
+            && let Some(first_us) = self.held.get_min().map(|(first, _)| first.time_us)
         {
             // As if the watermark were there already.
             self.advance(first_us.saturating_add(1));
@@ -164,7 +165,8 @@ impl People {
             if self.said.len() >= most {
                 return false;
             }
-            let done = self.held.first_key_value().map(|(key, _)| key.time_us);
+            let first = self.held.get_min();
+            let done = first.map(|(key, _)| key.time_us);
             let done = done.filter(|time_us| *time_us < watermark_us);
             let due = self.clocks.first().map(|(rings_us, _)| *rings_us);
             let due = due.filter(|rings_us| *rings_us < watermark_us);
@@ -172,7 +174,8 @@ impl People {
                 (None, None) => break,
                 // Somebody seen at the very end of a gap is still there.
                 (Some(done_us), due) if due.is_none_or(|due_us| done_us <= due_us) => {
-                    if let Some((key, act)) = self.held.pop_first() {
+                    let first = first.map(|(key, _)| key.clone());
+                    if let Some((key, act)) = first.and_then(|key| self.held.remove_with_key(&key)) {
                         self.reached_us = self.reached_us.max(done_us);
                         self.act(&act, key.time_us, None);
                     }
@@ -287,8 +290,17 @@ impl People {
     pub fn opt_out(&mut self, person: &Arc<str>) {
         self.forget(person);
         self.repairing.forget(person);
-        let aliases = &self.aliases;
-        self.held.retain(|_, act| aliases.person(&act.person) != person);
+        self.let_go_of_held(|act, aliases| aliases.person(&act.person) == person);
+    }
+
+    /// Forgets acts that wait, by who their persons are.
+    fn let_go_of_held(&mut self, mut is_theirs: impl FnMut(&Act, &Aliases) -> bool) {
+        let held = self.held.iter();
+        let theirs = held.filter(|(_, act)| is_theirs(act, &self.aliases));
+        let theirs: Vec<HeldKey> = theirs.map(|(key, _)| key.clone()).collect();
+        for key in &theirs {
+            self.held.remove(key);
+        }
     }
 
     /// A person wants to be known again. What was done before under any of the person's names stays

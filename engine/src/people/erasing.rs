@@ -24,14 +24,13 @@ impl People {
             }
         }
         // Acts that wait have the name under which they were done.
-        let aliases = &self.aliases;
-        self.held.retain(|_, act| {
+        self.let_go_of_held(|act, aliases| {
             let person = aliases.person(&act.person);
             let is_theirs = who.is(&act.person) || who.is(person);
             if is_theirs {
                 erased.insert(Arc::clone(person));
             }
-            !is_theirs
+            is_theirs
         });
         erased.len() as u64
     }

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use imbl::OrdMap;
 use rustc_hash::{FxHashMap, FxHashSet};
 use serde::{Deserialize, Serialize};
 
@@ -59,7 +60,8 @@ pub fn opted_out_of_form_4(rows: Entries<Arc<str>, Known>) -> FxHashSet<Arc<str>
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Waiting {
     reached_us: i64,
-    held: Vec<(HeldKey, Act)>,
+    /// Shared with who goes on: to copy all that comes within the delay would hold events up.
+    held: OrdMap<HeldKey, Act>,
 }
 
 /// What was captured since the last checkpoint, ahead of the next one.
@@ -127,10 +129,9 @@ impl People {
 
     /// For a checkpoint: how far people have come, and what waits; as much as comes within the delay of the watermark.
     pub fn capture_waiting(&self) -> Waiting {
-        let held = self.held.iter().map(|(key, act)| (key.clone(), act.clone()));
         Waiting {
             reached_us: self.reached_us,
-            held: held.collect(),
+            held: self.held.clone(),
         }
     }
 

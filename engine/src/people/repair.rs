@@ -289,8 +289,7 @@ impl People {
             for name in &group.names {
                 self.repairing.messages.remove(name);
             }
-            let aliases = &self.aliases;
-            self.held.retain(|_, act| *aliases.person(&act.person) != group.person);
+            self.let_go_of_held(|act, aliases| *aliases.person(&act.person) == group.person);
         }
         self.aliases.apply(regrouping);
     }

@@ -142,6 +142,7 @@ fn main() {
         late::closing();
         meeting::closing();
         linked::closing();
+        turns::machine();
     }
     if is_wanted("amending") {
         amending::amending();

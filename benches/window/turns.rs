@@ -10,10 +10,39 @@ use usher_queries::row::{Row, Rows};
 
 use crate::many::TURN;
 
+/// No more than one in a thousand took longer.
+pub(crate) fn of_a_thousand(each: &mut [Duration]) -> Duration {
+    each.sort_unstable();
+    let at = each.len().saturating_sub(1 + each.len() / 1_000);
+    each.get(at).copied().unwrap_or_default()
+}
+
+/// How long the machine itself lets a loop wait that does nothing but look at the clock for ten seconds: no figure below that
+/// tells anything of what was measured.
+pub(crate) fn machine() {
+    const STALL: Duration = Duration::from_micros(300);
+    let began = Instant::now();
+    let (mut last, mut longest, mut stalls) = (began, Duration::ZERO, 0);
+    while last.duration_since(began) < Duration::from_secs(10) {
+        let now = Instant::now();
+        let stood = now.duration_since(last);
+        longest = longest.max(stood);
+        stalls += usize::from(stood > STALL);
+        last = now;
+    }
+    println!(
+        "\nan idle loop of ten seconds stood still for {:.2} ms at most, {stalls} times for more than {} µs",
+        longest.as_secs_f64() * 1e3,
+        STALL.as_micros()
+    );
+}
+
 /// The longest of each, and how many turns there were.
 #[derive(Default)]
 pub(crate) struct Longest {
     pub(crate) turn: Duration,
+    /// Each turn.
+    each: Vec<Duration>,
     /// Taking a single row.
     pub(crate) row: Duration,
     /// Taking a batch.
@@ -24,6 +53,11 @@ pub(crate) struct Longest {
 }
 
 impl Longest {
+    /// No more than one turn in a thousand took longer.
+    pub(crate) fn turn_999(&mut self) -> Duration {
+        of_a_thousand(&mut self.each)
+    }
+
     /// Moves time on to `end` in turns. After the turn with a number `between` gives what comes then, of which every third time
     /// all rows come at once, and else the first alone; it may look at the queries before.
     pub(crate) fn close(
@@ -40,6 +74,7 @@ impl Longest {
         let mut whole = turn;
         for number in 0.. {
             self.turn = self.turn.max(turn);
+            self.each.push(turn);
             self.turns += 1;
             said.clear();
             if !queries.has_work() {

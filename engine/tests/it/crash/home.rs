@@ -265,3 +265,19 @@ fn resident_bytes(process: &Path) -> Result<u64, Failure> {
     let kibibytes = line.split_whitespace().next().and_then(|word| word.parse::<u64>().ok());
     Ok(kibibytes.ok_or_else(|| format!("no memory in {line:?}"))? * 1024)
 }
+
+#[test]
+fn a_process_that_has_ended_has_no_memory() -> crate::TestResult {
+    let mut child = std::process::Command::new("true").spawn()?;
+    let process = Path::new("/proc").join(child.id().to_string());
+    let deadline = std::time::Instant::now() + crate::PATIENCE;
+    // Until it is waited for it is listed.
+    while !std::fs::read_to_string(process.join("status"))?.contains("State:\tZ") {
+        assert!(std::time::Instant::now() < deadline, "it does not end");
+        std::thread::yield_now();
+    }
+    assert_eq!(resident_bytes(&process)?, 0);
+    child.wait()?;
+    assert!(resident_bytes(Path::new("/proc/self"))? > 0);
+    Ok(())
+}

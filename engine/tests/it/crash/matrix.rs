@@ -110,7 +110,8 @@ async fn killed_at_any_boundary_nothing_is_lost_and_nothing_happens_twice() -> T
     Ok(())
 }
 
-/// `USHER_CRASH_CASE=synced:17` is one case, `USHER_CRASH_SEEDS=20` says how many seeds.
+/// `USHER_CRASH_CASE=synced:17` is one case, `USHER_CRASH_SEEDS=20` says how many seeds, and `USHER_CRASH_SEEDS=250..500` which: a
+/// long run may be done in parts.
 fn chosen() -> Result<(Vec<CrashPoint>, Vec<u64>), Failure> {
     if let Ok(case) = std::env::var("USHER_CRASH_CASE") {
         let (point, seed) = case
@@ -119,10 +120,13 @@ fn chosen() -> Result<(Vec<CrashPoint>, Vec<u64>), Failure> {
         return Ok((vec![point.parse()?], vec![seed.parse()?]));
     }
     let seeds = match std::env::var("USHER_CRASH_SEEDS") {
-        Ok(seeds) => seeds.parse()?,
-        Err(_) => SEEDS,
+        Ok(seeds) => match seeds.split_once("..") {
+            Some((from, to)) => from.parse()?..to.parse()?,
+            None => 0..seeds.parse()?,
+        },
+        Err(_) => 0..SEEDS,
     };
-    Ok((CrashPoint::ALL.to_vec(), (0..seeds).collect()))
+    Ok((CrashPoint::ALL.to_vec(), seeds.collect()))
 }
 
 impl Undisturbed {

@@ -44,7 +44,19 @@ fn tables() -> Vec<(&'static str, RecordBatch)> {
             vec![
                 text("site", DataType::Utf8, false),
                 text("zone", DataType::Utf8, false),
+                text("name", DataType::Utf8, false),
+                text("name_zh", DataType::Utf8, false),
                 text("capacity", DataType::Float64, true),
+                text("parent", DataType::Utf8, true),
+                text("seats", DataType::Int64, false),
+            ],
+        ),
+        (
+            "seats",
+            vec![
+                text("site", DataType::Utf8, false),
+                text("zone", DataType::Utf8, false),
+                text("seat", DataType::Utf8, false),
             ],
         ),
         (
@@ -383,6 +395,8 @@ cases![
     seat_state,
     seat_turnover,
     seat_left_behind,
+    seat_stretches,
+    all_seats_taken,
     visits,
     item_custody,
     item_left_unborrowed,
@@ -396,6 +410,8 @@ cases![
     challenge_three_loans,
     measure_searches,
     measure_arrivals_while_full,
+    measure_seats_all_taken,
+    measure_asked_while_taken,
     requests_served,
     items_ready,
     searches_served,

@@ -36,6 +36,7 @@ fn tables() -> BTreeMap<&'static str, SchemaRef> {
                 ("capacity", DataType::Float64),
                 text("parent"),
                 text("role"),
+                ("seats", DataType::Int64),
             ]),
         ),
         ("seats", table(&["site", "zone", "seat"].map(text))),

@@ -56,13 +56,16 @@ fn half_a_year(draw: &mut Draw) -> Vec<Event> {
             4 => ("lobby/rfid/way-out", json!({"id": id, "tag": "E1", "person": person})),
             5 => (
                 "lobby/rfid/desk",
-                json!({"id": id, "tag": "B1", "action": "checkout", "person": person}),
+                json!({"id": id, "tag": format!("B{}", draw.below(3)), "action": "checkout", "person": person}),
             ),
             6 => (
                 "web/click/c",
-                json!({"id": id, "person": person, "action": "search", "count": 1 + draw.below(4)}),
+                json!({"id": id, "person": person, "action": "search", "count": 1 + draw.below(4), "results": draw.below(3)}),
             ),
-            7 => ("web/click/c", json!({"id": id, "person": person, "action": "request"})),
+            7 => (
+                "web/click/c",
+                json!({"id": id, "person": person, "action": "request", "item": format!("B{}", draw.below(3))}),
+            ),
             _ => (
                 "web/reply/app",
                 json!({"id": id, "person": person, "message": "m", "response": answer}),

@@ -1,4 +1,5 @@
-//! What queries are told of the place: the reference tables zones, seats and devices, and when sites are open.
+//! What queries are told of the place: the reference tables zones, seats and devices, and when sites are open. And that of
+//! memberships, which has no rows yet.
 
 use std::sync::Arc;
 
@@ -7,6 +8,8 @@ use arrow::datatypes::{DataType, Field, Schema};
 use rustc_hash::FxHashMap;
 use usher_queries::query_set::QuerySet;
 
+use crate::groups::{Groups, MEMBERSHIPS};
+use crate::identity::Aliases;
 use crate::site::Places;
 use crate::site_hours::SiteHours;
 
@@ -14,11 +17,14 @@ use crate::site_hours::SiteHours;
 ///
 /// `zones`: site, zone, name, name_zh, capacity (a float, so that a share is one), parent, role, seats (how many of
 /// `seats` are in it). `seats`: site, zone, seat. `devices`: site, zone, device, kind, role; a seat is a device of kind `seat`.
+/// `memberships`: person, group_id.
 pub fn set_references(queries: &mut QuerySet, places: &Places) {
     queries.set_opening_hours(SiteHours::of(places));
     queries.set_reference("zones", zones(places));
     queries.set_reference("seats", seats(places));
     queries.set_reference("devices", devices(places));
+    // Nobody is in a group until somebody says so.
+    queries.set_reference(MEMBERSHIPS, Groups::default().memberships(&Aliases::default()));
 }
 
 fn table(columns: Vec<(&str, bool, ArrayRef)>) -> RecordBatch {

@@ -60,6 +60,13 @@ fn tables() -> Vec<(&'static str, RecordBatch)> {
             ],
         ),
         (
+            "memberships",
+            vec![
+                text("person", DataType::Utf8, false),
+                text("group_id", DataType::Utf8, false),
+            ],
+        ),
+        (
             "devices",
             vec![
                 text("site", DataType::Utf8, false),
@@ -433,6 +440,10 @@ cases![
     offer_search_help,
     left_seats,
     offer_left_seat,
+    zone_fill,
+    group_reads,
+    group_crowds,
+    offer_other_zone,
 ];
 
 #[test]

@@ -194,6 +194,7 @@ impl Perception {
             }
         }
         outcomes.extend(self.restore_queries(query_watermark, &snapshots, now_us));
+        self.tell_groups();
         Ok(outcomes)
     }
 

@@ -41,6 +41,7 @@ fn tables() -> BTreeMap<&'static str, SchemaRef> {
         ),
         ("seats", table(&["site", "zone", "seat"].map(text))),
         ("devices", table(&["site", "zone", "device", "kind", "role"].map(text))),
+        ("memberships", table(&["person", "group_id"].map(text))),
     ])
 }
 

@@ -319,17 +319,12 @@ impl Consents {
         self.changes.begin_anew();
     }
 
-    /// Takes back what was captured. `opted_out` did not want to be known by a checkpoint from before there were purposes.
+    /// Takes back what was captured.
     ///
     /// # Errors
     /// In words, when the bytes are something else, or when what held without consent no longer does: then there is a state of
     /// persons who were never asked.
-    pub(crate) fn restore(
-        &mut self,
-        aliases: Aliases,
-        parts: &Parts,
-        opted_out: impl IntoIterator<Item = Arc<str>>,
-    ) -> Result<(), String> {
+    pub(crate) fn restore(&mut self, aliases: Aliases, parts: &Parts) -> Result<(), String> {
         let before = match parts.segments(WITHOUT) {
             [] => Purposes::ALL,
             _ => parts.value(WITHOUT)?,
@@ -347,7 +342,6 @@ impl Consents {
         for (person, decisions) in entries(parts)? {
             decided.put(person, decisions);
         }
-        self.begin_with(opted_out.into_iter().map(|person| (person, Decisions::opted_out())));
         Ok(())
     }
 }

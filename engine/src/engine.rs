@@ -37,6 +37,7 @@ use crate::decode::DecodeOptions;
 use crate::erasure::{self, Erasing, KeepFrom};
 use crate::fence::Fence;
 use crate::forwarding::{Forwarding, SettledUntil};
+use crate::groups::Groups;
 use crate::http::{Shared, planning_turns, public_router, public_streams, router, tell_health};
 use crate::identity::IdentityTable;
 use crate::latency::Latencies;
@@ -179,8 +180,13 @@ impl Engine {
         })?;
         let secret = Secret::load_or_create(&settings.data).map_err(EngineError::failed)?;
         // Without a folder there is nobody to say who is who; what was said before stays.
-        let identities = config_dir.map(|dir| IdentityTable::load(&dir, &secret)).transpose();
+        let identities = config_dir
+            .as_deref()
+            .map(|dir| IdentityTable::load(dir, &secret))
+            .transpose();
         let identities = identities.map_err(EngineError::Configuration)?;
+        let groups = config_dir.as_deref().map(|dir| Groups::load(dir, &secret)).transpose();
+        let groups = groups.map_err(EngineError::Configuration)?.unwrap_or_default();
         let webhooks = webhooks(&settings)?;
         let (log, checkpoints) = open_log(&settings).await?;
         // Both addresses are taken before the log is gone through, so that a port in use is told at once.
@@ -232,7 +238,10 @@ impl Engine {
             asker.clone(),
         ));
         let fresh_perception: Arc<dyn Fn() -> Perception + Send + Sync> = {
-            let options = PerceptionOptions::of(&settings);
+            let options = PerceptionOptions {
+                groups,
+                ..PerceptionOptions::of(&settings)
+            };
             let (places, fresh_queries) = (Arc::clone(&places), Arc::clone(&fresh_queries));
             Arc::new(move || Perception::new(options.clone(), Arc::clone(&places), fresh_queries()))
         };
@@ -297,6 +306,7 @@ impl Engine {
             if let Some(identities) = identities {
                 pipeline.identify_by_table(&identities).map_err(EngineError::failed)?;
             }
+            pipeline.perception.begin_groups();
             Ok::<_, EngineError>(pipeline)
         });
         let mut pipeline = recovered.await.map_err(EngineError::failed)??;

@@ -77,7 +77,7 @@ enum Command {
     },
     /// Runs the engine
     Run {
-        /// The folder with usher.toml, site.toml, identities.csv and queries/*.sql
+        /// The folder with usher.toml, site.toml, identities.csv, groups.csv and queries/*.sql
         #[arg(long, value_name = "DIR")]
         config: Option<PathBuf>,
         #[command(flatten)]
@@ -88,7 +88,7 @@ enum Command {
     },
     /// Reads a config folder, plans every query in it, starts nothing, and tells all mistakes
     Check {
-        /// The folder with usher.toml, site.toml, identities.csv and queries/*.sql
+        /// The folder with usher.toml, site.toml, identities.csv, groups.csv and queries/*.sql
         #[arg(long, value_name = "DIR", default_value = CONFIG)]
         config: PathBuf,
     },

@@ -8,7 +8,9 @@
 mod act;
 mod erasing;
 mod figures;
+mod former;
 mod kept;
+mod relation;
 mod repair;
 mod rules;
 mod said;
@@ -29,8 +31,9 @@ use usher_queries::row::Rows;
 
 use self::act::Act;
 use self::figures::{Figures, Happening};
+pub use self::former::{KnownOfForm3, KnownOfForm5, opted_out_of_form_3, opted_out_of_form_5};
 use self::kept::Taking;
-pub use self::kept::{Known, KnownOfForm3, Waiting, opted_out_of_form_3, opted_out_of_form_4};
+pub use self::kept::{Known, Waiting};
 use self::repair::Repairing;
 pub use self::repair::{Beginning, Past, Repairs, Wanted};
 use self::rules::Rules;
@@ -274,7 +277,8 @@ impl People {
         if let Some(place) = self.places.get(person)
             && let Some(known) = self.people.get_mut(*place as usize)
         {
-            known.figures.messages = known.figures.messages.saturating_add(1);
+            let messages = known.figures.relation().messages;
+            known.figures.set_messages(messages.saturating_add(1));
             note(&mut self.taking, known, *place);
         }
     }

@@ -6,6 +6,7 @@
 mod at_hand;
 mod consenting;
 mod erasing;
+mod grouping;
 mod identifying;
 mod kept;
 mod past;
@@ -39,6 +40,7 @@ use crate::devices::Devices;
 use crate::erasure::{Erasures, without_person};
 use crate::event::{Clock, Event, Gate, Kind, Reading, dedup_key};
 use crate::gate_totals::GateTotals;
+use crate::groups::Groups;
 use crate::identity::Identity;
 use crate::lookups::Lookups;
 use crate::measures::{MEASURES, Measures};
@@ -71,6 +73,8 @@ pub struct PerceptionOptions {
     pub public: PublicOptions,
     /// What holds of persons who decided nothing.
     pub without_consent: Purposes,
+    /// Who is in which group, as the config folder says.
+    pub groups: Groups,
 }
 
 impl PerceptionOptions {
@@ -91,6 +95,7 @@ impl PerceptionOptions {
                 measures: settings.public.measures.clone(),
             },
             without_consent: settings.without_consent,
+            groups: Groups::default(),
         }
     }
 }
@@ -190,6 +195,8 @@ pub struct Perception {
     pub seats: Seats,
     /// Which names are one person's.
     pub identity: Identity,
+    /// Who is in which group.
+    pub groups: Groups,
     /// Who agrees to what.
     pub consents: Consents,
     /// Engagement.
@@ -230,6 +237,7 @@ impl Perception {
             zones: Zones::new(),
             seats: Seats::new(),
             identity: Identity::new(),
+            groups: options.groups.clone(),
             consents: Consents::new(options.without_consent),
             people: People::new(options.engagement.clone()),
             measures: Measures::new(),
@@ -249,6 +257,7 @@ impl Perception {
             turn: None,
         };
         perception.queries.set_consent(perception.consents.for_queries());
+        perception.tell_groups();
         perception.learn_rules();
         perception
     }

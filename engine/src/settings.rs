@@ -32,6 +32,7 @@ pub use self::public::PublicSettings;
 pub use self::retention::RetentionSettings;
 pub use self::webhooks::{WebhookSecret, WebhookSettings};
 use crate::consent::Purposes;
+use crate::groups::check_groups;
 use crate::identity::check_table;
 use crate::position::{Mistake, read_file};
 use crate::site::Places;
@@ -339,6 +340,7 @@ pub fn check_dir(dir: &Path) -> Vec<Mistake> {
         mistakes.extend(found);
     }
     mistakes.extend(check_table(dir));
+    mistakes.extend(check_groups(dir));
     mistakes
 }
 

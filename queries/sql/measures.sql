@@ -46,6 +46,40 @@ SELECT
 FROM TUMBLE(arrivals, event_time, INTERVAL '1 day')
 GROUP BY site, zone, window_start, window_end;
 
+-- Unmet demand for seats: how often and for how long all seats of a zone were taken, by the day on which that began. For who opens
+-- rooms that have sensors on their seats and none on their doors.
+CREATE QUERY measure_seats_all_taken WITH (emit = 'update', lateness = '1 minute') AS
+SELECT
+  site,
+  zone,
+  window_start,
+  window_end,
+  count(*) AS times,
+  round(sum(date_part('epoch', ended - began)) / 60.0, 1) AS minutes,
+  round(max(date_part('epoch', ended - began)) / 60.0, 1) AS longest_minutes,
+  -- Nobody knows who sits where: at any of these moments so many did, or had left their belongings.
+  max(seats) AS persons
+FROM TUMBLE((SELECT site, zone, began, ended, seats FROM all_seats_taken), began, INTERVAL '1 day')
+GROUP BY site, zone, window_start, window_end;
+
+-- Unmet demand for seats: how often somebody asked the site for a seat while all those of a zone were taken, by zone and day. For who
+-- opens rooms. What asking for a seat is, offer_quiet_seat says with the same words.
+CREATE QUERY measure_asked_while_taken WITH (
+  purpose = 'research', emit = 'update', lateness = '1 minute',
+  parameters = 'words text = seat|quiet|座|静, longest interval = 1 day'
+) AS
+WITH asked AS (
+  SELECT t.site, t.zone, coalesce(c.person, c.session) AS person, c.event_time, c.count
+  FROM all_seats_taken t
+  JOIN click c ON t.site = c.site AND t.ended > c.event_time AND t.ended <= c.event_time + $longest
+  WHERE t.began <= c.event_time AND (
+    c.action = 'search' AND regexp_like(c.query, $words) OR c.action IN ('request', 'reserve') AND regexp_like(c.page, $words)
+  )
+)
+SELECT site, zone, window_start, window_end, sum(count) AS asked, count(DISTINCT person) AS persons
+FROM TUMBLE(asked, event_time, INTERVAL '1 day')
+GROUP BY site, zone, window_start, window_end;
+
 -- Requests served: from the first time a person asked for an item to its loan by the same person. Read by measures.
 CREATE QUERY requests_served WITH (purpose = 'research', lateness = '1 minute', parameters = 'within interval = 28 days') AS
 WITH acts AS (

@@ -97,3 +97,72 @@ LEFT JOIN seat b ON b.site = l.site AND b.zone = l.zone AND b.seat = l.seat AND 
 WHERE b.seat IS NULL AND c.person IS NOT NULL AND (
   c.action = 'search' AND regexp_like(c.query, $words) OR c.action IN ('request', 'reserve') AND regexp_like(c.page, $words)
 );
+
+-- Zone fill: how many people are in each zone, as its gates last told within half an hour, every five minutes. Read by
+-- offer_other_zone. Of a zone whose gates have been silent for longer nobody knows.
+CREATE QUERY zone_fill WITH (parameters = 'known_for interval = 30 minutes') AS
+SELECT
+  site,
+  zone,
+  window_start,
+  window_end,
+  greatest(last_value(coalesce(inside, 0) + entered - exited ORDER BY event_time), 0) AS persons,
+  last_value(event_id ORDER BY event_time) AS event_id
+FROM HOP(gate, event_time, INTERVAL '5 minutes', $known_for)
+GROUP BY site, zone, window_start, window_end;
+
+-- Group reads: where members of groups were read within ten minutes, every five. Read by offer_other_zone.
+CREATE QUERY group_reads WITH (parameters = 'crowd_within interval = 10 minutes') AS
+WITH of_groups AS (
+  SELECT r.site, r.zone, r.person, m.group_id, r.event_time, r.event_id
+  FROM rfid r
+  JOIN memberships m ON r.person = m.person
+)
+SELECT site, zone, group_id, person, window_start, window_end, last_value(event_id ORDER BY event_time) AS event_id
+FROM HOP(of_groups, event_time, INTERVAL '5 minutes', $crowd_within)
+GROUP BY site, zone, group_id, person, window_start, window_end;
+
+-- Group crowds: how many of a group were read in a zone within the same ten minutes. Read by offer_other_zone.
+CREATE QUERY group_crowds WITH (parameters = 'crowd_within interval = 10 minutes') AS
+WITH of_groups AS (
+  SELECT r.site, r.zone, r.person, m.group_id, r.event_time
+  FROM rfid r
+  JOIN memberships m ON r.person = m.person
+)
+SELECT site, zone, group_id, window_start, window_end, count(DISTINCT person) AS members
+FROM HOP(of_groups, event_time, INTERVAL '5 minutes', $crowd_within)
+GROUP BY site, zone, group_id, window_start, window_end;
+
+-- A group crowds one zone while another has room for all of them who are there: at least eight of a course were read in a zone that
+-- is nearly full. For these members, who can go on together elsewhere. Neither the floor that a zone is a part of nor a part of
+-- it is another zone.
+CREATE ALERT offer_other_zone WITH (
+  subject = 'person', message = 'zone_offer', priority = 45, per_day = 1, when = 'open', expires = $stands,
+  parameters = 'persons integer = 8, full_at number = 0.9, stands interval = 15 minutes, not_to text = special-collections',
+  eligible = 'members >= $persons AND share >= $full_at AND room >= members AND zone <> $not_to',
+  text = '{members} of {group_id} are in {here}, which is {percent} % full; {zone} has room for {room} more',
+  text_zh = '{group_id}有{members}人在{here_zh}，那里已占{percent}%；{zone}还有{room}个空位'
+) AS
+SELECT
+  r.site,
+  t.zone,
+  r.zone AS crowded,
+  h.name AS here,
+  h.name_zh AS here_zh,
+  r.group_id,
+  r.person,
+  c.members,
+  f.persons / h.capacity AS share,
+  round(100 * f.persons / h.capacity) AS percent,
+  CAST(z.capacity AS BIGINT) - t.persons AS room,
+  r.window_start,
+  r.window_end,
+  [r.event_id, f.event_id, t.event_id] AS causes
+FROM group_reads r
+JOIN group_crowds c ON r.site = c.site AND r.zone = c.zone AND r.group_id = c.group_id AND c.window_end = r.window_end
+JOIN zone_fill f ON r.site = f.site AND r.zone = f.zone AND f.window_end = r.window_end
+JOIN zone_fill t ON r.site = t.site AND t.window_end = r.window_end AND t.zone <> r.zone
+JOIN zones h ON r.site = h.site AND r.zone = h.zone
+JOIN zones z ON t.site = z.site AND t.zone = z.zone
+WHERE h.capacity > 0 AND z.capacity > 0
+  AND (h.parent IS DISTINCT FROM t.zone) AND (z.parent IS DISTINCT FROM r.zone);

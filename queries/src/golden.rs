@@ -44,7 +44,26 @@ fn tables() -> Vec<(&'static str, RecordBatch)> {
             vec![
                 text("site", DataType::Utf8, false),
                 text("zone", DataType::Utf8, false),
+                text("name", DataType::Utf8, false),
+                text("name_zh", DataType::Utf8, false),
                 text("capacity", DataType::Float64, true),
+                text("parent", DataType::Utf8, true),
+                text("seats", DataType::Int64, false),
+            ],
+        ),
+        (
+            "seats",
+            vec![
+                text("site", DataType::Utf8, false),
+                text("zone", DataType::Utf8, false),
+                text("seat", DataType::Utf8, false),
+            ],
+        ),
+        (
+            "memberships",
+            vec![
+                text("person", DataType::Utf8, false),
+                text("group_id", DataType::Utf8, false),
             ],
         ),
         (
@@ -383,6 +402,8 @@ cases![
     seat_state,
     seat_turnover,
     seat_left_behind,
+    seat_stretches,
+    all_seats_taken,
     visits,
     item_custody,
     item_left_unborrowed,
@@ -396,6 +417,8 @@ cases![
     challenge_three_loans,
     measure_searches,
     measure_arrivals_while_full,
+    measure_seats_all_taken,
+    measure_asked_while_taken,
     requests_served,
     items_ready,
     searches_served,
@@ -417,6 +440,10 @@ cases![
     offer_search_help,
     left_seats,
     offer_left_seat,
+    zone_fill,
+    group_reads,
+    group_crowds,
+    offer_other_zone,
 ];
 
 #[test]

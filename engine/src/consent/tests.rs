@@ -238,21 +238,18 @@ fn decisions_are_kept_over_a_restart_and_a_stricter_house_begins_anew() {
     let parts = kept(&mut consents);
     let restored = |without: Purposes| {
         let mut again = Consents::new(without);
-        let opted_out = [pseudonym_of("ben")];
-        again.restore(Aliases::default(), &parts, opted_out).map(|()| again)
+        again.restore(Aliases::default(), &parts).map(|()| again)
     };
     let again = restored(ALL).expect("it can be read");
     let ada = pseudonym_of("ada");
     assert_eq!(again.decided().view(&ada), consents.decided().view(&ada));
-    // By a checkpoint from before there were purposes.
-    assert_eq!(holding(&again, "ben"), "");
     let stricter = restored(ALL.without(Purpose::Research)).map(|_| ());
     assert_eq!(
         stricter,
         Err("research held without consent when it was saved, and does not any more".to_owned())
     );
     // One that has no such part is from when all held.
-    let none = Consents::new(Purposes::NONE).restore(Aliases::default(), &Parts::new(Vec::new()), []);
+    let none = Consents::new(Purposes::NONE).restore(Aliases::default(), &Parts::new(Vec::new()));
     assert!(none.is_err());
 }
 

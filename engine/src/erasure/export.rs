@@ -31,6 +31,8 @@ pub struct Export {
     pub person: String,
     /// The other names of the same person.
     pub links: Vec<String>,
+    /// The groups that the person is in, as `groups.csv` says.
+    pub groups: Vec<String>,
     /// When this was so, RFC 3339, by our clock.
     pub exported_at: String,
     /// Whether the person is not to be told apart; then there are no figures.
@@ -69,6 +71,7 @@ impl Export {
         Self {
             person: person.to_owned(),
             links: names[1..].iter().map(ToString::to_string).collect(),
+            groups: perception.groups.of(&names),
             exported_at: time_to_text(now_us),
             opted_out: !decided.recognises(person),
             consent: decided.decisions(person).map(|_| decided.view(person)),
@@ -86,6 +89,7 @@ impl Export {
     pub fn is_empty(&self) -> bool {
         self.consent.is_none()
             && self.links.is_empty()
+            && self.groups.is_empty()
             && self.engagement.is_none()
             && self.points.is_none()
             && self.messages.is_empty()

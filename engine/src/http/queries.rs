@@ -449,7 +449,7 @@ async fn keep(shared: &Shared, name: &str, sql: Option<&str>) -> Result<(), Prob
     }
 }
 
-/// Runs a bounded question over what stands now: `zones`, `seats`, `devices`, `people`, each query by its name; and
+/// Runs a bounded question over what stands now: `zones`, `seats`, `devices`, `memberships`, `people`, each query by its name; and
 /// over the newest events of the log as `gate`, `seat`, `rfid`, `click`, `reply` and `identify`, and `visit`, `engagement` and
 /// `message` as these events alone make them. It is recorded who sees what rows say of persons.
 #[utoipa::path(post, path = "/api/v1/query", request_body = Sql,
@@ -462,7 +462,7 @@ pub(super) async fn ask(
     Json(body): Json<Sql>,
 ) -> Result<Json<Rows>, Problem> {
     let sql = body.sql.clone();
-    let (mut tables, opening, engagement, decided, places, reached_us, aliases) = shared
+    let (mut tables, opening, engagement, decided, places, reached_us, (aliases, memberships)) = shared
         .asker
         .ask(move |pipeline| {
             let opening = Arc::clone(pipeline.perception.queries.catalog().opening_hours());
@@ -473,7 +473,9 @@ pub(super) async fn ask(
             let tables = standing(&mut pipeline.perception, &sql);
             let reached_us = pipeline.perception.watermark();
             let aliases = pipeline.perception.identity.aliases().clone();
-            (tables, opening, engagement, decided, places, reached_us, aliases)
+            let memberships = pipeline.perception.groups.memberships(&aliases);
+            let names = (aliases, memberships);
+            (tables, opening, engagement, decided, places, reached_us, names)
         })
         .await?;
     let mut gone_through = 0;
@@ -489,6 +491,7 @@ pub(super) async fn ask(
                     let mut perception = (shared.fresh_perception)();
                     drop(turn);
                     perception.know_decisions(&decided);
+                    perception.know_memberships(memberships);
                     let rows = messages_of(&events, perception, &opted_out, Some(reached_us));
                     streams.insert(MESSAGE.to_owned(), message_stream(rows));
                 }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
+use arrow::array::RecordBatch;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -22,6 +23,7 @@ use super::lookups::{Asking, Reader, persons_in, record};
 use super::queries::{ROWS_MAX, Rows, Sql, blocking, recent};
 use crate::consent::Decided;
 use crate::event::{Event, Kind};
+use crate::groups::MEMBERSHIPS;
 use crate::http::{Problem, Shared};
 use crate::people::People;
 use crate::perception::observe_all;
@@ -90,7 +92,7 @@ pub(super) async fn trial(
         .right("a number of hours such as 24 would be right"));
     }
     let name = statement.name.clone();
-    let (options, reached, live, engagement, decided, places, aliases) = shared
+    let (options, reached, live, engagement, decided, places, (aliases, memberships)) = shared
         .asker
         .ask(move |pipeline| {
             let perception = &pipeline.perception;
@@ -102,7 +104,10 @@ pub(super) async fn trial(
                 perception.people.settings().clone(),
                 Arc::clone(perception.consents.decided()),
                 Arc::clone(perception.places()),
-                perception.identity.aliases().clone(),
+                (
+                    perception.identity.aliases().clone(),
+                    perception.groups.memberships(perception.identity.aliases()),
+                ),
             )
         })
         .await?;
@@ -126,9 +131,10 @@ pub(super) async fn trial(
                 &*places,
             )
         };
-        let draft = said_over(&shared, statement, &events, time, people(), &decided, limit)?;
+        let known = (&decided, &memberships);
+        let draft = said_over(&shared, statement, &events, time, people(), known, limit)?;
         let live = match live {
-            Some(statement) => Some(said_over(&shared, statement, &events, time, people(), &decided, limit)?),
+            Some(statement) => Some(said_over(&shared, statement, &events, time, people(), known, limit)?),
             None => None,
         };
         Ok(Trial {
@@ -161,13 +167,14 @@ fn said_over(
     events: &[Event],
     (options, reached): (WatermarkOptions, i64),
     (mut people, opted_out, places): (People, &FxHashSet<Arc<str>>, &Places),
-    decided: &Arc<Decided>,
+    (decided, memberships): (&Arc<Decided>, &RecordBatch),
     limit: usize,
 ) -> Result<Said, Problem> {
     let name = statement.name.clone();
     let mut queries = {
         let _turn = tokio::runtime::Handle::current().block_on(shared.planning_turn())?;
         let mut queries = (shared.fresh_queries)();
+        queries.set_reference(MEMBERSHIPS, memberships.clone());
         queries.put(statement)?;
         queries.set_consent(Some(Arc::clone(decided) as Arc<dyn Consent>));
         queries
@@ -180,6 +187,7 @@ fn said_over(
             let mut perception = (shared.fresh_perception)();
             drop(turn);
             perception.know_decisions(decided);
+            perception.know_memberships(memberships.clone());
             messages_of(events, perception, opted_out, Some(reached))
         }
         false => Vec::new(),

@@ -6,13 +6,17 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::name_table::{NameTable, Row, pseudonym};
 use crate::position::{Mistake, read_file};
-use crate::pseudonym::{Pseudonym, Secret};
+use crate::pseudonym::Secret;
 
 /// The file's name.
 pub const IDENTITIES: &str = "identities.csv";
-/// Its columns.
-const COLUMNS: [&str; 2] = ["person", "also"];
+/// What it looks like.
+const TABLE: NameTable = NameTable {
+    columns: ["person", "also"],
+    right: ["a card, a tag or a login as devices send it"; 2],
+};
 
 /// The table, in pseudonyms.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -32,14 +36,9 @@ impl IdentityTable {
     }
 
     fn read(file: &Path, text: &str, secret: &Secret) -> Result<Self, Vec<Mistake>> {
-        let name = |raw: &str| {
-            let read = Pseudonym::read(raw).unwrap_or_else(|| secret.person(raw));
-            Arc::clone(read.shared())
-        };
         let rows = rows(file, text)?;
-        Ok(Self(
-            rows.iter().map(|row| (name(&row.person), name(&row.also))).collect(),
-        ))
+        let two = |row: &Row| (pseudonym(&row.values[0], secret), pseudonym(&row.values[1], secret));
+        Ok(Self(rows.iter().map(two).collect()))
     }
 
     /// `person` and `also` of each row.
@@ -56,154 +55,24 @@ pub fn check_table(dir: &Path) -> Vec<Mistake> {
     checked.err().unwrap_or_default()
 }
 
-/// A row as it was written.
-struct RawRow {
-    person: String,
-    also: String,
-}
-
-/// A file's text with where its lines begin.
-struct Lines<'t> {
-    file: &'t Path,
-    lines: Vec<&'t str>,
-}
-
-impl Lines<'_> {
-    /// A mistake in that field of that line, both from 0.
-    fn mistake(&self, line: usize, field: usize, wrong: String, right: &str) -> Mistake {
-        let mut is_quoted = false;
-        let mut fields = 0;
-        let text = self.lines.get(line).copied().unwrap_or_default();
-        let at = text.chars().position(|letter| {
-            let is_there = fields == field;
-            is_quoted ^= letter == '"';
-            fields += usize::from(letter == ',' && !is_quoted);
-            is_there
-        });
-        Mistake {
-            file: self.file.to_owned(),
-            line: line + 1,
-            column: at.unwrap_or_else(|| text.chars().count()) + 1,
-            wrong,
-            right: right.to_owned(),
-        }
-    }
-}
-
-fn rows(file: &Path, text: &str) -> Result<Vec<RawRow>, Vec<Mistake>> {
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let lines = Lines {
-        file,
-        lines: text.lines().collect(),
-    };
-    let mut reader = csv::ReaderBuilder::new()
-        .flexible(true)
-        .has_headers(false)
-        .trim(csv::Trim::All)
-        .terminator(csv::Terminator::Any(b'\n'))
-        .from_reader(text.as_bytes());
-    let mut mistakes = Vec::new();
-    let mut places: Option<[usize; 2]> = None;
-    let mut found: Vec<RawRow> = Vec::new();
+/// `person` and `also` of each row, as they were written.
+fn rows(file: &Path, text: &str) -> Result<Vec<Row>, Vec<Mistake>> {
     // Whose name each is, and in which line that was said.
     let mut whose: HashMap<String, (String, usize)> = HashMap::new();
-    for record in reader.records() {
-        let record = match record {
-            Ok(record) => record,
-            Err(error) => {
-                mistakes.push(lines.mistake(
-                    0,
-                    0,
-                    format!("the file is no table: {error}"),
-                    "person,also would be right",
-                ));
-                break;
-            }
-        };
-        let line = record
-            .position()
-            .map_or(0, |at| usize::try_from(at.line()).unwrap_or(0))
-            .saturating_sub(1);
-        if record.len() == 1 && record[0].is_empty() {
-            continue;
+    TABLE.rows(file, text, |row| {
+        let [person, also] = &row.values;
+        if person == also {
+            let wrong = "`also` is the same as `person`".to_owned();
+            return Err((1, wrong, "another name of the same person would be right"));
         }
-        let Some([person, also]) = places else {
-            match header(&lines, line, &record) {
-                Ok(found) => places = Some(found),
-                Err(mistake) => return Err(vec![mistake]),
-            }
-            continue;
-        };
-        match row(&lines, line, &record, [person, also], &mut whose) {
-            Ok(row) => found.push(row),
-            Err(mistake) => mistakes.push(mistake),
+        if let Some((_, said)) = whose.get(also).filter(|(other, _)| other != person) {
+            let wrong = format!("this name is another person's by line {said}");
+            let right = "a name in one row only, or both rows with the same `person`, would be right";
+            return Err((1, wrong, right));
         }
-    }
-    if mistakes.is_empty() { Ok(found) } else { Err(mistakes) }
-}
-
-/// Where the columns stand.
-fn header(lines: &Lines<'_>, line: usize, record: &csv::StringRecord) -> Result<[usize; 2], Mistake> {
-    const RIGHT: &str = "the header person,also would be right";
-    if let Some(field) = record.iter().position(|name| !COLUMNS.contains(&name)) {
-        return Err(lines.mistake(line, field, "there is no such column".to_owned(), RIGHT));
-    }
-    let mut places = [0; COLUMNS.len()];
-    for (place, name) in places.iter_mut().zip(COLUMNS) {
-        let mut named = record.iter().enumerate().filter(|(_, found)| *found == name);
-        *place = match (named.next(), named.next()) {
-            (Some((at, _)), None) => at,
-            (None, _) => return Err(lines.mistake(line, 0, format!("the column {name} is missing"), RIGHT)),
-            (_, Some((again, _))) => {
-                return Err(lines.mistake(line, again, format!("the column {name} is there twice"), RIGHT));
-            }
-        };
-    }
-    Ok(places)
-}
-
-fn row(
-    lines: &Lines<'_>,
-    line: usize,
-    record: &csv::StringRecord,
-    [person, also]: [usize; 2],
-    whose: &mut HashMap<String, (String, usize)>,
-) -> Result<RawRow, Mistake> {
-    if record.len() != COLUMNS.len() {
-        let wrong = format!("the row has {} values", record.len());
-        return Err(lines.mistake(
-            line,
-            record.len().min(COLUMNS.len()),
-            wrong,
-            "one for each of the 2 columns would be right",
-        ));
-    }
-    for (field, name) in [(person, COLUMNS[0]), (also, COLUMNS[1])] {
-        if record[field].is_empty() {
-            let wrong = format!("`{name}` is empty");
-            return Err(lines.mistake(
-                line,
-                field,
-                wrong,
-                "a card, a tag or a login as devices send it would be right",
-            ));
-        }
-    }
-    let row = RawRow {
-        person: record[person].to_owned(),
-        also: record[also].to_owned(),
-    };
-    if row.person == row.also {
-        let wrong = "`also` is the same as `person`".to_owned();
-        return Err(lines.mistake(line, also, wrong, "another name of the same person would be right"));
-    }
-    if let Some((_, said)) = whose.get(&row.also).filter(|(other, _)| *other != row.person) {
-        let wrong = format!("this name is another person's by line {}", said + 1);
-        let right = "a name in one row only, or both rows with the same `person`, would be right";
-        return Err(lines.mistake(line, also, wrong, right));
-    }
-    whose.insert(row.also.clone(), (row.person.clone(), line));
-    Ok(row)
+        whose.insert(also.clone(), (person.clone(), row.line));
+        Ok(())
+    })
 }
 
 #[cfg(test)]

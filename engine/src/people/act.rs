@@ -1,6 +1,6 @@
 //! An act is what an event means for the person who did it: by which way, how much it weighs, which services it used.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use serde::{Deserialize, Serialize};
 
@@ -13,6 +13,8 @@ pub(super) const CHANNELS: [&str; 3] = ["rfid", "web", "reply"];
 pub(super) const SERVICES: [&str; 12] = [
     "stay", "loan", "return", "search", "view", "request", "reserve", "help", "login", "other", "reply", "rating",
 ];
+/// Those of them by which a person takes part, as `taking_part` of `measure_participation` has them where nobody set it.
+const TAKING_PART: [&str; 5] = ["request", "reserve", "help", "reply", "rating"];
 /// Where the services of the web stand among them: what a click can be of.
 const OF_THE_WEB: std::ops::Range<usize> = 3..10;
 /// What stands in `site.toml` as the role of a device or zone through which people leave.
@@ -25,6 +27,15 @@ pub(super) enum Answer {
     Accepted,
     /// No.
     Declined,
+}
+
+/// What a person did with an item, which is told by a hash of it and its site.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum OfItem {
+    /// Asked for it.
+    Asked(u64),
+    /// Borrowed it.
+    Lent(u64),
 }
 
 /// What one event means for its person.
@@ -40,10 +51,15 @@ pub(super) struct Act {
     pub(super) weight: f64,
     pub(super) loans: u32,
     pub(super) searches: u32,
+    /// Searches that tell how many results they had, and those of them that had some.
+    pub(super) told: u32,
+    pub(super) found: u32,
     pub(super) clicks: u32,
     /// Seen by a reader at a way out.
     pub(super) leaves: bool,
     pub(super) answer: Option<Answer>,
+    /// The item that was asked for or borrowed.
+    pub(super) item: Option<OfItem>,
 }
 
 impl Act {
@@ -53,6 +69,12 @@ impl Act {
         let (clicks, searches) = match reading {
             Reading::Click { action, count, .. } if action.as_ref() == "search" => (*count, *count),
             Reading::Click { count, .. } => (*count, 0),
+            _ => (0, 0),
+        };
+        let (told, found) = match reading {
+            Reading::Click {
+                results: Some(results), ..
+            } => (searches, if *results > 0 { searches } else { 0 }),
             _ => (0, 0),
         };
         let action = |wanted| matches!(reading, Reading::Rfid { action, .. } if *action == wanted);
@@ -68,6 +90,8 @@ impl Act {
             weight: weight(reading),
             loans: u32::from(action(RfidAction::Checkout)),
             searches,
+            told,
+            found,
             clicks,
             leaves: action(RfidAction::Read) && is_exit(source, places),
             answer: match reading {
@@ -78,7 +102,33 @@ impl Act {
                 },
                 _ => None,
             },
+            item: of_item(&source.site, reading),
         }
+    }
+}
+
+fn of_item(site: &str, reading: &Reading) -> Option<OfItem> {
+    let hashed = |item: &str| {
+        let mut hasher = blake3::Hasher::new();
+        // A site has no such letter in its name: "a" and "b/c" are not "a/b" and "c".
+        for part in [site, "\u{0}", item] {
+            hasher.update(part.as_bytes());
+        }
+        let hash = hasher.finalize();
+        u64::from_le_bytes(hash.as_bytes()[..8].try_into().expect("a hash has 32 bytes"))
+    };
+    match reading {
+        Reading::Click {
+            action,
+            item: Some(item),
+            ..
+        } if matches!(action.as_ref(), "request" | "reserve") => Some(OfItem::Asked(hashed(item))),
+        Reading::Rfid {
+            action: RfidAction::Checkout,
+            tag,
+            ..
+        } => Some(OfItem::Lent(hashed(tag))),
+        _ => None,
     }
 }
 
@@ -89,11 +139,13 @@ fn is_exit(source: &Source, places: &Places) -> bool {
     role == Some(EXIT)
 }
 
+/// The bit of a service.
+fn bit(service: &str) -> u16 {
+    let place = SERVICES.iter().position(|name| *name == service);
+    place.map_or(0, |place| 1 << place)
+}
+
 fn services(reading: &Reading) -> u16 {
-    let bit = |service: &str| {
-        let place = SERVICES.iter().position(|name| *name == service);
-        place.map_or(0, |place| 1 << place)
-    };
     let of_the_web = |action: &str| {
         let mut names = SERVICES[OF_THE_WEB].iter();
         names.any(|name| *name == action)
@@ -136,6 +188,12 @@ fn weight(reading: &Reading) -> f64 {
         },
         Reading::Gate(_) | Reading::Seat { .. } | Reading::Identify { .. } | Reading::Consent { .. } => 0.0,
     }
+}
+
+/// Whether somebody who used these takes part.
+pub(super) fn takes_part(services: u16) -> bool {
+    static BITS: LazyLock<u16> = LazyLock::new(|| TAKING_PART.into_iter().map(bit).sum());
+    services & *BITS != 0
 }
 
 /// The names of the bits that are set.

@@ -10,7 +10,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::act::{Act, Answer};
+use super::act::{Act, OfItem};
+use super::relation::{NOTHING, Relation, share};
 use super::rules::{DAY_US, Gaps, LifeCycle, Rules, SETTLED, days, micros};
 use super::visit::{Away, Visit};
 use crate::event::Source;
@@ -41,14 +42,11 @@ pub(super) struct Figures {
     /// Days with at least one event.
     pub(super) days: u32,
     pub(super) visits: u32,
-    /// Visits since the person came back from being dormant.
-    settling: u32,
     pub(super) loans: u32,
     pub(super) searches: u32,
-    pub(super) accepted: u32,
-    pub(super) declined: u32,
-    /// Messages that went out to the person.
-    pub(super) messages: u32,
+    /// Searches that tell how many results they had, and those of them that had some.
+    told: u32,
+    found: u32,
     pub(super) gaps: Gaps,
     /// Score and visits, both halved after each half-life, as they stood at `decayed_us`.
     score: f64,
@@ -57,11 +55,18 @@ pub(super) struct Figures {
     pub(super) channels: u8,
     pub(super) services: u16,
     pub(super) tier: u8,
+    /// Visits since the person came back from being dormant; no more than settle somebody count.
+    settling: u8,
     pub(super) life_cycle: Option<LifeCycle>,
     /// Where the last event came from.
     source: Arc<Source>,
     pub(super) visit: Option<Box<Visit>>,
+    /// What was asked for, sent and answered; nothing of who has none of it.
+    relation: Option<Box<Relation>>,
 }
+
+// A million people are kept, and what is kept of each was measured (benches/people): it grows no wider unnoticed.
+const _: () = assert!(size_of::<Figures>() <= 192);
 
 /// Something that came of an act or of time.
 #[derive(Debug, Clone, PartialEq)]
@@ -120,12 +125,10 @@ impl Figures {
             last_day: i32::MIN,
             days: 0,
             visits: 0,
-            settling: 0,
             loans: 0,
             searches: 0,
-            accepted: 0,
-            declined: 0,
-            messages: 0,
+            told: 0,
+            found: 0,
             gaps: Gaps::default(),
             score: 0.0,
             visits_decayed: 0.0,
@@ -133,9 +136,11 @@ impl Figures {
             channels: 0,
             services: 0,
             tier: 0,
+            settling: 0,
             life_cycle: None,
             source: Arc::clone(source),
             visit: None,
+            relation: None,
         }
     }
 
@@ -157,7 +162,12 @@ impl Figures {
         self.count(at_us, at_us, act, rules);
         let gap_us = rules.visit_gap_us;
         if let Some(visit) = &mut self.visit {
+            let takes_part = visit.takes_part();
             self.dwell_us += visit.take(at_us, act, gap_us);
+            if visit.takes_part() && !takes_part {
+                let took_part = &mut self.relation.get_or_insert_default().took_part;
+                *took_part = took_part.saturating_add(1);
+            }
         }
         if let Some(reason) = reason {
             said.push(self.became(at_us, before, from, reason, away_us, rules));
@@ -248,7 +258,7 @@ impl Figures {
                 (back, "came_back")
             }
             (Some(LifeCycle::New), _) if self.visits >= SETTLED => (LifeCycle::Active, "settled"),
-            (Some(LifeCycle::Returning), _) if self.settling >= SETTLED => (LifeCycle::Active, "settled"),
+            (Some(LifeCycle::Returning), _) if u32::from(self.settling) >= SETTLED => (LifeCycle::Active, "settled"),
             _ => return None,
         };
         self.life_cycle = Some(after);
@@ -282,10 +292,14 @@ impl Figures {
         self.searches = self.searches.saturating_add(act.searches);
         self.channels |= 1 << act.channel;
         self.services |= act.services;
-        match act.answer {
-            Some(Answer::Accepted) => self.accepted = self.accepted.saturating_add(1),
-            Some(Answer::Declined) => self.declined = self.declined.saturating_add(1),
-            None => {}
+        self.told = self.told.saturating_add(act.told);
+        self.found = self.found.saturating_add(act.found);
+        if let Some(answer) = act.answer {
+            self.relation.get_or_insert_default().answer(answer);
+        }
+        match (act.item, &mut self.relation) {
+            (Some(OfItem::Lent(_)), None) | (None, _) => {}
+            (Some(of), relation) => relation.get_or_insert_default().deal(at_us, of),
         }
         let day = i32::try_from(at_us.div_euclid(DAY_US)).unwrap_or(i32::MAX);
         if day > self.last_day {
@@ -447,8 +461,49 @@ impl Figures {
 
     /// What the person answered, of what was sent; `None` where nothing was.
     pub(super) fn answer_rate(&self) -> Option<f64> {
-        let answered = f64::from(self.accepted) + f64::from(self.declined);
-        (self.messages > 0).then(|| (answered / f64::from(self.messages)).min(1.0))
+        self.relation().answer_rate()
+    }
+
+    /// What was asked for, sent and answered.
+    pub(super) fn relation(&self) -> &Relation {
+        self.relation.as_deref().unwrap_or(&NOTHING)
+    }
+
+    /// So many messages went out to the person.
+    pub(super) fn set_messages(&mut self, messages: u32) {
+        if messages != self.relation().messages {
+            self.relation.get_or_insert_default().messages = messages;
+        }
+    }
+
+    /// What the person wanted of the catalogue and of items, and what of it the person got.
+    pub(super) fn demands(&self) -> (u64, u64) {
+        let of_items = self.relation();
+        (
+            u64::from(self.told) + u64::from(of_items.requests),
+            u64::from(self.found) + u64::from(of_items.served),
+        )
+    }
+
+    /// The share of what the person wanted that the person got; `None` where nothing was wanted.
+    pub(super) fn benefit(&self) -> Option<f64> {
+        let (demands, served) = self.demands();
+        share(served as f64, demands as f64)
+    }
+
+    /// Whether the person takes what is offered, and comes again: the mean of the share of answers that say yes and of the share
+    /// of visits that followed another, or the one that is known.
+    pub(super) fn trust(&self) -> Option<f64> {
+        let again = share(f64::from(self.visits.saturating_sub(1)), f64::from(self.visits));
+        match (self.relation().says_yes(), again) {
+            (Some(yes), Some(again)) => Some(0.5 * yes + 0.5 * again),
+            (yes, again) => yes.or(again),
+        }
+    }
+
+    /// The share of visits in which the person took part; `None` of who never came.
+    pub(super) fn participation(&self) -> Option<f64> {
+        share(f64::from(self.relation().took_part), f64::from(self.visits))
     }
 
     /// Figures of other settings: there may be fewer tiers now.

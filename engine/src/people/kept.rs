@@ -15,45 +15,14 @@ use crate::changes::Chain;
 use crate::event::Source;
 use crate::identity::Aliases;
 
-/// What is known of a person; nothing in checkpoints from before there were purposes, of someone who does not want to be known.
+/// What is known of a person.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Known(Option<Box<Figures>>);
+pub struct Known(Box<Figures>);
 
 impl Known {
     fn of(figures: &Figures) -> Self {
-        Self(Some(Box::new(figures.clone())))
+        Self(Box::new(figures.clone()))
     }
-}
-
-/// What checkpoints of form 3 have of a person; `None` of someone who does not want to be known, which alone is still read.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct KnownOfForm3(Option<FiguresOfForm3>);
-
-/// First and last seen, last day, days, events, events by channel, dwell, last sighting, score, since when, gap.
-type FiguresOfForm3 = (i64, i64, i32, u32, u64, [u32; 3], i64, i64, f64, i64, i32);
-
-/// Who did not want to be known by a checkpoint of form 3.
-pub fn opted_out_of_form_3(rows: Entries<Arc<str>, KnownOfForm3>) -> FxHashSet<Arc<str>> {
-    let mut opted_out = FxHashSet::default();
-    for (person, known) in rows {
-        match known {
-            Some(KnownOfForm3(None)) => opted_out.insert(person),
-            Some(KnownOfForm3(Some(_))) | None => opted_out.remove(&person),
-        };
-    }
-    opted_out
-}
-
-/// Who did not want to be known by a checkpoint of form 4, which has of people what is kept today.
-pub fn opted_out_of_form_4(rows: Entries<Arc<str>, Known>) -> FxHashSet<Arc<str>> {
-    let mut opted_out = FxHashSet::default();
-    for (person, known) in rows {
-        match known {
-            Some(Known(None)) => opted_out.insert(person),
-            Some(Known(Some(_))) | None => opted_out.remove(&person),
-        };
-    }
-    opted_out
 }
 
 /// How far people have come, and what waits for its time.
@@ -151,9 +120,8 @@ impl People {
         self.taking = None;
     }
 
-    /// Takes back what was captured; gives who did not want to be known, by a checkpoint from before there were purposes.
-    pub fn restore(&mut self, rows: Entries<Arc<str>, Known>, waiting: Waiting) -> Vec<Arc<str>> {
-        let mut opted_out = Vec::new();
+    /// Takes back what was captured.
+    pub fn restore(&mut self, rows: Entries<Arc<str>, Known>, waiting: Waiting) {
         let mut all: FxHashMap<Arc<str>, Known> = FxHashMap::default();
         for (person, known) in rows {
             match known {
@@ -162,15 +130,10 @@ impl People {
             };
         }
         let mut sources = FxHashSet::default();
-        for (person, Known(figures)) in all {
-            match figures {
-                Some(mut figures) => {
-                    figures.fit(&self.rules);
-                    figures.sources().for_each(|source| share(source, &mut sources));
-                    self.put(person, *figures);
-                }
-                None => opted_out.push(person),
-            }
+        for (person, Known(mut figures)) in all {
+            figures.fit(&self.rules);
+            figures.sources().for_each(|source| share(source, &mut sources));
+            self.put(person, *figures);
         }
         self.reached_us = waiting.reached_us;
         for (mut key, mut act) in waiting.held {
@@ -178,8 +141,6 @@ impl People {
             key.source = Arc::clone(&act.source);
             self.held.insert(key, act);
         }
-        opted_out.sort_unstable();
-        opted_out
     }
 }
 
@@ -190,60 +151,5 @@ fn share(source: &mut Arc<Source>, sources: &mut FxHashSet<Arc<Source>>) {
         None => {
             sources.insert(Arc::clone(source));
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// As form 3 had them.
-    #[derive(Serialize)]
-    struct Known3(Option<Figures3>);
-
-    #[derive(Serialize)]
-    struct Figures3 {
-        first_us: i64,
-        last_us: i64,
-        last_day: i32,
-        days: u32,
-        events: u64,
-        channels: [u32; 3],
-        dwell_us: i64,
-        last_sighting_us: i64,
-        score: f64,
-        score_us: i64,
-        gap_days: i32,
-    }
-
-    #[test]
-    fn who_opted_out_is_known_from_a_checkpoint_of_form_3() {
-        let figures = || Figures3 {
-            first_us: 1_772_409_600_000_000,
-            last_us: 1_772_409_600_000_001,
-            last_day: 20_514,
-            days: 1,
-            events: 2,
-            channels: [1, 1, 0],
-            dwell_us: 3,
-            last_sighting_us: 4,
-            score: 0.5,
-            score_us: 5,
-            gap_days: -1,
-        };
-        let rows = [
-            ("ada", Some(Known3(Some(figures())))),
-            ("ben", Some(Known3(None))),
-            ("cleo", Some(Known3(None))),
-            ("ada", Some(Known3(None))),
-            // Wanted to be known again.
-            ("cleo", None),
-            ("dana", Some(Known3(Some(figures())))),
-        ];
-        let bytes = postcard::to_stdvec(&rows.into_iter().collect::<Vec<_>>()).expect("it can be written");
-        let rows: Entries<Arc<str>, KnownOfForm3> = postcard::from_bytes(&bytes).expect("it can be read");
-        let opted_out = opted_out_of_form_3(rows);
-        let is_out = ["ada", "ben", "cleo", "dana"].map(|person| opted_out.contains(person));
-        assert_eq!(is_out, [true, true, false, false]);
     }
 }

@@ -17,7 +17,7 @@ use crate::erasure::Who;
 use crate::identity::{Group, Regrouping};
 
 /// The form of [`Figures`] in the log. Where another Usher wrote another one, the past is made anew once more.
-const FORM: u8 = 1;
+const FORM: u8 = 2;
 /// Acts noted at a time, over all whose past is being made anew. Beyond it what was noted is let go, and the log is gone
 /// through up to a later record. In tests so few that random ones come to it.
 const NOTED_MAX: usize = if cfg!(test) { 8 } else { 65_536 };
@@ -220,7 +220,7 @@ impl People {
         if is_out {
             return self.regroup_opted_out(regrouping);
         }
-        let sent = |person: &Arc<str>| self.figures(person).map_or(0, |figures| figures.messages);
+        let sent = |person: &Arc<str>| self.figures(person).map_or(0, |figures| figures.relation().messages);
         let sent: FxHashMap<Arc<str>, u32> = (regrouping.before.iter())
             .map(|group| {
                 let repaired = self.repairing.repairs.get(&group.person);
@@ -263,7 +263,7 @@ impl People {
             let is_heir = is_link || heir.is_some_and(|heir| group.names.contains(heir));
             let mut provisional = is_heir.then(|| merged(&known, &self.rules)).flatten();
             if let Some(figures) = &mut provisional {
-                figures.messages = messages;
+                figures.set_messages(messages);
             }
             let said = known.iter().find(|(person, _)| *person == group.person);
             let said = said.map_or((None, None), |(_, figures)| figures.standing());
@@ -343,7 +343,7 @@ impl People {
         }
         let mut figures = self.done_again(figures, &repair);
         if let Some(figures) = &mut figures {
-            figures.messages = repair.messages;
+            figures.set_messages(repair.messages);
             figures.fit(&self.rules);
         }
         let said = self.figures(person).map_or((None, None), Figures::standing);

@@ -3,6 +3,7 @@
 mod late;
 mod order;
 mod recordings;
+mod relation;
 
 use std::sync::Arc;
 

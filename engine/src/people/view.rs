@@ -61,6 +61,18 @@ pub struct PersonView {
     pub active_weeks: f64,
     /// Share of messages that the person accepted or declined; `null` where none was sent.
     pub answer_rate: Option<f64>,
+    /// What the person wanted: searches that tell their results, and requests of items.
+    pub demands: u64,
+    /// What of it the person got: searches that found something, and requests that a loan served within 28 days.
+    pub served: u64,
+    /// `served` of `demands`, 0 to 1; `null` where nothing was wanted.
+    pub benefit: Option<f64>,
+    /// The mean of the share of answers that accept, and of the share of visits that followed another, 0 to 1; where one of them is
+    /// not known the other, `null` where neither is.
+    pub trust: Option<f64>,
+    /// The share of visits in which the person asked for something, asked for help, answered or rated, 0 to 1; `null` of who never
+    /// came.
+    pub participation: Option<f64>,
     /// When the life cycle or tier changes next, if nothing is heard of the person until then.
     pub changes_at: Option<String>,
     /// When first seen.
@@ -93,6 +105,7 @@ impl PersonView {
         let channels = names(u16::from(figures.channels), CHANNELS);
         let (active, known) = figures.active_weeks(clock_us);
         let changes_us = figures.changes_at(rules);
+        let (demands, served) = figures.demands();
         Self {
             person: person.to_owned(),
             also: 0,
@@ -122,6 +135,11 @@ impl PersonView {
             },
             active_weeks: rounded(f64::from(active) / f64::from(known)),
             answer_rate: figures.answer_rate().map(rounded),
+            demands,
+            served,
+            benefit: figures.benefit().map(rounded),
+            trust: figures.trust().map(rounded),
+            participation: figures.participation().map(rounded),
             changes_at: (changes_us < i64::MAX).then(|| time_to_text(changes_us)),
             first_seen: time_to_text(figures.first_us),
             last_seen: time_to_text(figures.last_us),
@@ -153,6 +171,11 @@ pub fn people_schema() -> SchemaRef {
         field("services", DataType::Int64),
         field("usual_gap_days", DataType::Float64),
         field("active_weeks", DataType::Float64),
+        field("demands", DataType::Int64),
+        field("served", DataType::Int64),
+        Field::new("benefit", DataType::Float64, true),
+        Field::new("trust", DataType::Float64, true),
+        Field::new("participation", DataType::Float64, true),
     ]))
 }
 
@@ -166,6 +189,9 @@ pub(super) fn table(all: &[(PersonView, i64, i64)]) -> RecordBatch {
     };
     let float = |of: fn(&PersonView) -> f64| -> ArrayRef {
         Arc::new(Float64Array::from_iter_values(all.iter().map(|(view, ..)| of(view))))
+    };
+    let known = |of: fn(&PersonView) -> Option<f64>| -> ArrayRef {
+        Arc::new(all.iter().map(|(view, ..)| of(view)).collect::<Float64Array>())
     };
     let time = |of: fn(&(PersonView, i64, i64)) -> i64| -> ArrayRef {
         Arc::new(TimestampMicrosecondArray::from_iter_values(all.iter().map(of)))
@@ -196,6 +222,11 @@ pub(super) fn table(all: &[(PersonView, i64, i64)]) -> RecordBatch {
             whole(|view| large(view.services.len() as u64)),
             float(|view| view.regularity.usual_gap_days),
             float(|view| view.active_weeks),
+            whole(|view| large(view.demands)),
+            whole(|view| large(view.served)),
+            known(|view| view.benefit),
+            known(|view| view.trust),
+            known(|view| view.participation),
         ],
     )
     .expect("each column has one value a person")

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::act::Act;
+use super::act::{self, Act};
 use crate::event::{Kind, Source};
 
 /// A visit that is not over yet. Times are event times, microseconds.
@@ -94,6 +94,11 @@ impl Visit {
         let stayed = stayed.unwrap_or(0);
         self.dwell_us += stayed;
         stayed
+    }
+
+    /// Whether the person took part in something by now.
+    pub(super) fn takes_part(&self) -> bool {
+        act::takes_part(self.services)
     }
 
     /// The sources that it holds, to be shared with others that are the same.

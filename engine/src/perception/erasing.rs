@@ -20,6 +20,8 @@ impl Perception {
         let decided = self.change_consents(|consents| consents.erase(who));
         // Behind these, which have to know till then which names are whose.
         let (links, regrouping) = self.identity.erase(who);
+        self.groups.erase(who);
+        self.tell_groups();
         if let Some(regrouping) = &regrouping {
             self.change_consents(|consents| consents.rename(regrouping));
             self.people.rename(regrouping);

@@ -52,6 +52,7 @@ impl Perception {
                 self.say(two, *action, key, &mut gone, &mut steps);
             }
             self.rename_alerts(gone, &mut steps);
+            self.tell_changed_groups();
         }
         steps
     }
@@ -69,6 +70,7 @@ impl Perception {
             self.identity.note_in_table(person, also, true);
         }
         self.rename_alerts(gone, &mut steps);
+        self.tell_changed_groups();
         steps
     }
 
@@ -110,6 +112,7 @@ impl Perception {
         }
         drop(decided);
         self.people.regroup(key, &regrouping, is_out);
+        self.groups.regroup(&regrouping);
         self.points.regroup(&regrouping, key, now_us);
         let reached = self.queries.reached().unwrap_or(i64::MIN);
         self.messages.regroup(&regrouping, holding, (now_us, reached));

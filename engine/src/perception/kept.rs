@@ -164,8 +164,8 @@ impl Perception {
         };
         let aliases = self.identity.aliases().clone();
         self.people.restore_repairs(aliases.clone(), repairs);
-        let opted_out = self.people.restore(people, waiting);
-        let restored = self.change_consents(|consents| consents.restore(aliases, parts, opted_out));
+        self.people.restore(people, waiting);
+        let restored = self.change_consents(|consents| consents.restore(aliases, parts));
         restored.map_err(failed("consents"))?;
         let aliases = self.identity.aliases();
         self.points.restore(parts.rows("points").map_err(failed("points"))?);
@@ -194,6 +194,7 @@ impl Perception {
             }
         }
         outcomes.extend(self.restore_queries(query_watermark, &snapshots, now_us));
+        self.tell_groups();
         Ok(outcomes)
     }
 

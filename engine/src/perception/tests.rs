@@ -3,6 +3,7 @@
 mod consenting;
 mod engagement;
 mod erasing;
+mod grouping;
 mod identity;
 
 use std::sync::Arc;

@@ -16,7 +16,7 @@ use crate::capture::Parts;
 use crate::consent::{self, Decisions};
 use crate::event::Event;
 use crate::identity::Identity;
-use crate::people::{KnownOfForm3, opted_out_of_form_3, opted_out_of_form_4};
+use crate::people::{KnownOfForm3, KnownOfForm5, opted_out_of_form_3, opted_out_of_form_5};
 use crate::perception::Perception;
 use crate::recent_ids::RecentIds;
 use crate::record::Record;
@@ -302,8 +302,12 @@ fn decisions_of(checkpoint: &Checkpoint) -> Option<Vec<(Arc<str>, Decisions)>> {
     let parts = Parts::new(checkpoint.parts.clone());
     let opted_out: FxHashSet<Arc<str>> = match checkpoint.format {
         3 => parts.rows::<_, KnownOfForm3>("people").ok().map(opted_out_of_form_3)?,
-        4 => parts.rows("people").ok().map(opted_out_of_form_4)?,
-        FORMAT => parts.rows("people").ok().map(opted_out_of_form_4).unwrap_or_default(),
+        4 => parts.rows::<_, KnownOfForm5>("people").ok().map(opted_out_of_form_5)?,
+        5 => parts
+            .rows::<_, KnownOfForm5>("people")
+            .map(opted_out_of_form_5)
+            .unwrap_or_default(),
+        FORMAT => FxHashSet::default(),
         _ => return None,
     };
     let mut identity = Identity::new();

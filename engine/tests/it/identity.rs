@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::usher::Usher;
 use crate::{TestResult, until};
@@ -80,8 +80,18 @@ async fn names_become_one_person_and_two_again_over_crashes() -> TestResult {
 
     // The table says that a third is, too, and the log remembers both.
     std::fs::write(table(&usher), "person,also\ncard-1,tag-1\n")?;
+    std::fs::write(
+        table(&usher).with_file_name("groups.csv"),
+        "person,group\ncard-1,HIS-101\ntag-1,HIS-101\nweb-1,ART-2\n",
+    )?;
     let usher = usher.crash_and_start_again()?;
+    let memberships = "SELECT person, group_id FROM memberships ORDER BY group_id";
     let view = settled(&usher, tag, 2).await?;
+    assert_eq!(
+        Value::from(usher.query(memberships).await?),
+        json!([{"person": card, "group_id": "ART-2"}, {"person": card, "group_id": "HIS-101"}]),
+        "a person is in the groups of all names"
+    );
     assert_eq!(
         (&view["person"], &view["frequency"]),
         (&Value::from(card.as_str()), &Value::from(5)),
@@ -100,6 +110,10 @@ async fn names_become_one_person_and_two_again_over_crashes() -> TestResult {
         (&Value::from(web.as_str()), &Value::from(2)),
         "{view}"
     );
+    assert_eq!(
+        Value::from(usher.query(memberships).await?),
+        json!([{"person": web, "group_id": "ART-2"}, {"person": card, "group_id": "HIS-101"}])
+    );
     std::fs::remove_file(table(&usher))?;
     let usher = usher.crash_and_start_again()?;
     let frequency = |name: &str, also: u64| {
@@ -116,6 +130,7 @@ async fn names_become_one_person_and_two_again_over_crashes() -> TestResult {
 fn a_mistake_in_the_table_is_told_with_its_place() -> TestResult {
     let folder = tempfile::tempdir()?;
     std::fs::write(folder.path().join("identities.csv"), "person,also\nada,\n")?;
+    std::fs::write(folder.path().join("groups.csv"), "person,course\nada,HIS-101\n")?;
     let checked = std::process::Command::new(crate::usher::program())
         .args(["check", "--config"])
         .arg(folder.path())
@@ -123,5 +138,6 @@ fn a_mistake_in_the_table_is_told_with_its_place() -> TestResult {
     assert_eq!(checked.status.code(), Some(2));
     let told = String::from_utf8(checked.stdout)? + &String::from_utf8(checked.stderr)?;
     assert!(told.contains("identities.csv:2:5: `also` is empty"), "{told}");
+    assert!(told.contains("groups.csv:1:8: there is no such column"), "{told}");
     Ok(())
 }

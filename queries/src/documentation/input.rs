@@ -36,10 +36,12 @@ fn tables() -> BTreeMap<&'static str, SchemaRef> {
                 ("capacity", DataType::Float64),
                 text("parent"),
                 text("role"),
+                ("seats", DataType::Int64),
             ]),
         ),
         ("seats", table(&["site", "zone", "seat"].map(text))),
         ("devices", table(&["site", "zone", "device", "kind", "role"].map(text))),
+        ("memberships", table(&["person", "group_id"].map(text))),
     ])
 }
 

@@ -46,15 +46,18 @@ impl Figures {
         later.last_day = later.last_day.max(earlier.last_day);
         for (sum, more) in [
             (&mut later.visits, earlier.visits),
-            (&mut later.settling, earlier.settling),
             (&mut later.loans, earlier.loans),
             (&mut later.searches, earlier.searches),
-            (&mut later.accepted, earlier.accepted),
-            (&mut later.declined, earlier.declined),
-            (&mut later.messages, earlier.messages),
+            (&mut later.told, earlier.told),
+            (&mut later.found, earlier.found),
         ] {
             *sum = sum.saturating_add(more);
         }
+        later.settling = later.settling.saturating_add(earlier.settling);
+        later.relation = match (later.relation.take(), earlier.relation) {
+            (Some(own), Some(other)) => Some(Box::new(own.merged(&other))),
+            (own, other) => own.or(other),
+        };
         later.gaps = later.gaps.merged(&earlier.gaps);
         later.score += earlier.score;
         later.visits_decayed += earlier.visits_decayed;

@@ -8,6 +8,7 @@ use super::{DAY, HOUR, MONDAY, SITE, Story};
 use crate::capture::{Entries, Since};
 use crate::event::Event;
 use crate::fixture;
+use crate::people::figures::Figures;
 use crate::people::{Known, People, Waiting};
 use crate::settings::EngagementSettings;
 
@@ -56,13 +57,16 @@ fn half_a_year(draw: &mut Draw) -> Vec<Event> {
             4 => ("lobby/rfid/way-out", json!({"id": id, "tag": "E1", "person": person})),
             5 => (
                 "lobby/rfid/desk",
-                json!({"id": id, "tag": "B1", "action": "checkout", "person": person}),
+                json!({"id": id, "tag": format!("B{}", draw.below(3)), "action": "checkout", "person": person}),
             ),
             6 => (
                 "web/click/c",
-                json!({"id": id, "person": person, "action": "search", "count": 1 + draw.below(4)}),
+                json!({"id": id, "person": person, "action": "search", "count": 1 + draw.below(4), "results": draw.below(3)}),
             ),
-            7 => ("web/click/c", json!({"id": id, "person": person, "action": "request"})),
+            7 => (
+                "web/click/c",
+                json!({"id": id, "person": person, "action": "request", "item": format!("B{}", draw.below(3))}),
+            ),
             _ => (
                 "web/reply/app",
                 json!({"id": id, "person": person, "message": "m", "response": answer}),
@@ -113,6 +117,26 @@ fn told(events: &[Event], mut step: impl FnMut(People, i64) -> People) -> (Strin
     // Of different streams, and said for the same instant: each by itself is in order.
     said.sort_by_key(|row| row.split(" at ").next().map(str::to_owned));
     (format!("{:?}", people.table(end)), said)
+}
+
+#[test]
+fn in_half_a_year_loans_serve_what_was_asked_for_and_people_take_part() {
+    let (events, places) = (half_a_year(&mut Draw(1)), fixture::places(SITE));
+    let mut people = People::new(EngagementSettings::built_in());
+    for event in &events {
+        people.take(event, event.time_us, &places);
+    }
+    let names: Vec<String> = (0..12).map(|person| super::pseudonym(&format!("p{person}"))).collect();
+    let relations = names
+        .iter()
+        .filter_map(|name| people.figures(name))
+        .map(Figures::relation);
+    let found: Vec<(u32, u32, u32)> = relations
+        .map(|relation| (relation.requests, relation.served, relation.took_part))
+        .collect();
+    // What the tests below compare is there to be compared: some got a part of what they asked for.
+    let has_some = |(requests, served, took_part): &&(u32, u32, u32)| (1..*requests).contains(served) && *took_part > 0;
+    assert!(found.iter().filter(has_some).count() > 3, "{found:?}");
 }
 
 #[test]

@@ -149,6 +149,8 @@ fn records(steps: &[Step]) -> Vec<Record> {
                 4 => ("click", format!(r#""person":"{person}","session":"s-{person}","action":"search","query":"of {person}","results":0"#)),
                 5 => ("click", format!(r#""session":"s-{person}","action":"search","query":"of {person}","results":0"#)),
                 6 => ("click", format!(r#""person":"{person}","session":"s-{person}","action":"request","item":"E28{number}{owner}""#)),
+                // What somebody has is asked for once more, and the next loan of it serves that.
+                13 => ("click", format!(r#""person":"{person}","action":"request","item":"E28{number}{who}""#)),
                 7 => ("reply", format!(r#""person":"{person}","message":"m-{number}","response":"accepted","rating":4"#)),
                 9 | 10 => ("identify", format!(r#""person":"{card}","also":"{web}","action":"{action}""#)),
                 _ => ("seat", format!(r#""state":"{}""#, if number % 2 == 0 { "free" } else { "occupied" })),
@@ -351,7 +353,7 @@ fn whoever_was_erased_has_never_been_seen() {
         let steps: Vec<Step> = (0..1 + random.below(50))
             .map(|_| {
                 let who = usize::try_from(random.below(4)).expect("an index");
-                let what = usize::try_from(random.below(13)).expect("an index");
+                let what = usize::try_from(random.below(14)).expect("an index");
                 (
                     1 + random.below(400).cast_signed(),
                     what,

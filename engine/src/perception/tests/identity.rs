@@ -99,9 +99,14 @@ fn draw(random: &mut ChaCha8Rng, said: &[(usize, usize, bool)]) -> Vec<Row> {
             });
         }
         let topic = TOPICS[random.random_range(0..TOPICS.len())];
+        let item = ["E1", "E2"][random.random_range(0..2)];
         let mut payload = match topic {
-            "web/click/c" => json!({"action": (["search", "view", "request"][random.random_range(0..3)])}),
-            _ => json!({"tag": "E1", "action": (["read", "checkout", "checkin"][random.random_range(0..3)])}),
+            "web/click/c" => match random.random_range(0..3) {
+                0 => json!({"action": "search", "results": random.random_range(0..2)}),
+                1 => json!({"action": "view"}),
+                _ => json!({"action": "request", "item": item}),
+            },
+            _ => json!({"tag": item, "action": (["read", "checkout", "checkin"][random.random_range(0..3)])}),
         };
         payload["id"] = json!(format!("e{number}"));
         rows.push(Row::Act {

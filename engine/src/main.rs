@@ -357,8 +357,9 @@ async fn run(config: Option<PathBuf>, addresses: Addresses, data: Option<String>
     })
     .await
     .map_err(engine_failure)?;
+    let interrupted = interrupted();
     println!("{}", engine.ready_line());
-    run_until(engine, interrupted(), async {}).await.map_err(engine_failure)
+    run_until(engine, interrupted, async {}).await.map_err(engine_failure)
 }
 
 async fn run_demo(options: DemoOptions, addresses: Addresses) -> Result<(), Failure> {
@@ -390,6 +391,7 @@ async fn run_demo(options: DemoOptions, addresses: Addresses) -> Result<(), Fail
     let broker = engine
         .mqtt_address
         .map_or_else(|| engine.mqtt.clone(), |address| format!("mqtt://{address}"));
+    let interrupted = interrupted();
     println!("{}", engine.ready_line());
     screen::welcome(&engine, &options);
     let stop = CancellationToken::new();
@@ -430,7 +432,7 @@ async fn run_demo(options: DemoOptions, addresses: Addresses) -> Result<(), Fail
     });
     let ended = async {
         tokio::select! {
-            () = interrupted() => {}
+            () = interrupted => {}
             _ = failed => {}
         }
     };

@@ -46,7 +46,7 @@ pub(super) struct Relation {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 struct Request {
     at_us: i64,
-    /// The item at its site, hashed: which one it is nobody has to know.
+    /// The item at its site, hashed, which takes less than its name.
     item: u64,
 }
 

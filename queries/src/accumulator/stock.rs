@@ -67,11 +67,13 @@ const READ_AND_KEPT: [&str; 1] = ["approx_distinct"];
 /// Of a sketch so many values are remembered that it has taken already.
 const SEEN_MAX: usize = 1_024;
 
-/// What a sketch of different values has taken, by the hash that it takes itself, and what it gave last. Mostly the same values come again and again, as
-/// the tags of a shelf do: then nothing changes, and to ask it anew is to go through all of it.
+/// What a sketch of different values has taken, by the hash that it takes itself, and what it gave last. Mostly the same values
+/// come again and again, as the tags of a shelf do: then nothing changes, and to ask it anew is to go through all of it.
 #[derive(Default)]
 struct Seen {
     hashes: FxHashSet<u64>,
+    /// There were more than are remembered: none is from then on, for most that come are new.
+    is_over: bool,
     given: Option<ScalarValue>,
 }
 
@@ -137,15 +139,25 @@ impl RowAccumulators {
             return Ok(false);
         };
         let seen = &mut seen[group as usize];
+        let rows = taken.first().map_or(0, |array| array.len());
+        if seen.is_over || rows > SEEN_MAX {
+            *seen = Seen {
+                is_over: true,
+                ..Seen::default()
+            };
+            return Ok(false);
+        }
         hashes.clear();
-        hashes.resize(taken.first().map_or(0, |array| array.len()), 0);
+        hashes.resize(rows, 0);
         create_hashes(taken, &HLL_RANDOM_STATE, hashes)?;
         if hashes.iter().all(|hash| seen.hashes.contains(hash)) {
             return Ok(true);
         }
         seen.given = None;
-        if seen.hashes.len() + hashes.len() <= SEEN_MAX {
-            seen.hashes.extend(hashes.iter());
+        seen.hashes.extend(hashes.iter());
+        if seen.hashes.len() > SEEN_MAX {
+            seen.is_over = true;
+            seen.hashes = FxHashSet::default();
         }
         Ok(false)
     }

@@ -4,6 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::Hash;
 
+use usher_queries::in_parts::InParts;
+
 use crate::capture::{Rows, Since};
 
 /// After so many captures all entries are taken once more.
@@ -56,7 +58,7 @@ struct Taking<K, V> {
     begins_anew: bool,
     /// How many of the entries were gone through, and the last of these; `None` behind the end.
     walk: Option<(usize, Option<K>)>,
-    noted: Vec<K>,
+    noted: InParts<K>,
     /// In a tree, which grows a little at a time.
     is_noted: BTreeSet<K>,
     rows: Rows<K, V>,
@@ -90,7 +92,7 @@ impl<K: Ord + Clone, V> Changes<K, V> {
         let taking = self.taking.get_or_insert_with(|| Taking {
             begins_anew: true,
             walk: Some((0, None)),
-            noted: Vec::new(),
+            noted: InParts::default(),
             is_noted: BTreeSet::new(),
             rows: Rows::default(),
             chain: Chain::default(),

@@ -24,6 +24,7 @@ pub mod flow;
 pub mod forgetting;
 mod functions;
 mod grouped;
+pub mod in_parts;
 mod interval_join;
 mod join;
 mod key_bytes;

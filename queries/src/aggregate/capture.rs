@@ -8,6 +8,7 @@ use datafusion::common::Result;
 use super::Aggregate;
 use super::waiting::Entry;
 use crate::capture::{CapturedHead, CapturedOperator, Head, Taken, named_batch, placed};
+use crate::in_parts::InParts;
 use crate::keys::Group;
 use crate::slot::Slot;
 use crate::window::Span;
@@ -18,7 +19,7 @@ pub(super) struct Noting {
     /// Slots in which groups were noted.
     spans: BTreeSet<Span>,
     /// Groups that were forgotten while their window goes on.
-    gone: Vec<(Span, Group)>,
+    gone: InParts<(Span, Group)>,
 }
 
 impl Noting {
@@ -45,12 +46,13 @@ impl Aggregate {
                 none.insert(Noting {
                     taken: Taken::new(),
                     spans: self.slots.keys().copied().collect(),
-                    gone: Vec::new(),
+                    gone: InParts::default(),
                 })
             }
         };
-        if !noting.gone.is_empty() {
-            let gone = std::mem::take(&mut noting.gone);
+        while *room > 0 && !noting.gone.is_empty() {
+            let gone = noting.gone.take(*room);
+            *room -= gone.len();
             let turn = noting.taken.next_turn();
             let groups: Vec<Group> = Vec::new();
             // Of the columns' types, without rows.

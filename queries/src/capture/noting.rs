@@ -6,6 +6,7 @@ use arrow::array::{ArrayRef, new_null_array};
 use datafusion::common::{Result, internal_err};
 
 use super::{CapturedOperator, Head, Taken, named_batch, placed};
+use crate::in_parts::InParts;
 use crate::window::Span;
 
 /// Rows that are made into one batch at most.
@@ -48,8 +49,8 @@ pub(crate) struct Noting<P> {
     taken: Taken,
     /// All rows behind that place are to be taken; `None` behind the last.
     all_behind: Option<Option<P>>,
-    noted: Vec<P>,
-    gone: Vec<Id>,
+    noted: InParts<P>,
+    gone: InParts<Id>,
 }
 
 impl<P> Noting<P> {
@@ -105,8 +106,8 @@ pub(crate) trait KeepsRows {
         let new = || Noting {
             taken: Taken::new(),
             all_behind: Some(None),
-            noted: Vec::new(),
-            gone: Vec::new(),
+            noted: InParts::default(),
+            gone: InParts::default(),
         };
         let mut noting = self.noting().take().unwrap_or_else(new);
         let mut taken = Ok(());
@@ -123,14 +124,14 @@ pub(crate) trait KeepsRows {
                 }
                 places
             } else if !noting.gone.is_empty() {
-                let gone = noting.gone.split_off(noting.gone.len().saturating_sub(part));
+                let gone = noting.gone.take(part);
                 *room -= gone.len();
                 taken = self.take_gone(&gone, &mut noting.taken);
                 continue;
             } else if noting.noted.is_empty() {
                 break;
             } else {
-                noting.noted.split_off(noting.noted.len().saturating_sub(part))
+                noting.noted.take(part)
             };
             *room -= places.len();
             taken = self.take_places(places, &mut noting.taken);

@@ -18,7 +18,7 @@ use crate::query::{Output, Passed, Query};
 const LEAST_SHARED_ROWS: usize = 4;
 
 /// A row that is taken by itself, or kept by itself in a join, takes as long as so many that are taken together, at least.
-const SINGLY: usize = 8;
+const SINGLY: usize = 16;
 
 /// A row of an alert counts as so many others that are said: whoever is handed it finds out what has become of its subject.
 const OF_ALERT: usize = 16;

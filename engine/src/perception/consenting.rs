@@ -5,14 +5,16 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use usher_queries::purpose::Purpose;
-use usher_queries::query::Output;
+use usher_queries::query::{Output, Query};
 use usher_queries::row::Row;
+use usher_queries::statement::StatementKind;
 use usher_queries::value::Value;
 
 use super::Perception;
 use crate::consent::{Change, Consents, Decided, Deciding, Decisions, Purposes};
 use crate::event::{Event, Reading};
 use crate::messages::Placed;
+use crate::points::{CHALLENGES, GRANTS};
 
 /// Who decides something, and what holds before and after it.
 #[derive(Debug, Clone)]
@@ -86,6 +88,7 @@ impl Perception {
         let (person, change) = (&turned.person, turned.change);
         let had_refused = self.consents.decided().is_refused(person, Purpose::Recognition);
         self.change_consents(|consents| consents.decide(&deciding, event));
+        self.forget_in_queries_what_no_longer_holds(person, change);
         if !change.after.has(Purpose::Service) {
             self.points.forget(person);
         }
@@ -97,6 +100,31 @@ impl Perception {
         } else if had_refused {
             // Of who was only not asked yet no event names anybody.
             self.people.opt_in(person, event);
+        }
+    }
+
+    /// What a person did before a refusal must come to nothing, also where the person agrees again before queries have let go of
+    /// it: where nobody may be told apart all of them forget it, and else those that write to people or give them points.
+    fn forget_in_queries_what_no_longer_holds(&mut self, person: &Arc<str>, change: Change) {
+        let ends = |purpose| change.before.has(purpose) && !change.after.has(purpose);
+        let of_all = ends(Purpose::Recognition);
+        if !of_all && !ends(Purpose::Service) || !self.people.knows(person) {
+            return;
+        }
+        let serves = |query: &Query| {
+            let is_message = match &query.statement().kind {
+                StatementKind::Alert(options) => options.message.is_some(),
+                StatementKind::Query => false,
+            };
+            is_message || query.name().starts_with(GRANTS) || query.name().starts_with(CHALLENGES)
+        };
+        let names = self.identity.names_of(person);
+        let is_named = |text: &str| names.iter().any(|name| **name == *text);
+        let forgotten = self
+            .queries
+            .forget_where_it_can_be(&is_named, &|query| of_all || serves(query));
+        if let Err(error) = forgotten {
+            tracing::error!(%error, "what queries keep of a person who refuses can't be looked through; they let go of it when its windows close");
         }
     }
 

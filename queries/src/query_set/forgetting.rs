@@ -9,6 +9,7 @@ use super::{QuerySet, Restored};
 use crate::forgetting::{Forgotten, Names, forget};
 use crate::operator::Footprint;
 use crate::query::Query;
+use crate::snapshot::QuerySnapshot;
 
 /// What became of the queries that kept something of a subject.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -19,6 +20,9 @@ pub struct ForgottenIn {
     pub begun_anew: Vec<String>,
 }
 
+/// A query's name, and what is left of what it kept.
+type Without = (Arc<str>, Option<QuerySnapshot>);
+
 impl QuerySet {
     /// Forgets the subject that `names` tells from others, wherever a query keeps something of it. To be called when nothing is
     /// left to say of the watermark. Takes as long as it takes to look through what is kept.
@@ -26,17 +30,42 @@ impl QuerySet {
     /// # Errors
     /// When a query's state can't be made into columns; then nothing has changed.
     pub fn forget(&mut self, names: Names<'_>) -> Result<ForgottenIn> {
+        let all = self.without(names, &|_| true)?;
+        self.go_on_with(all)
+    }
+
+    /// The same in the queries that are wanted, but for those of which it can't be taken out: these go on with all they keep.
+    ///
+    /// # Errors
+    /// As [`QuerySet::forget`].
+    pub fn forget_where_it_can_be(
+        &mut self,
+        names: Names<'_>,
+        is_wanted: &dyn Fn(&Query) -> bool,
+    ) -> Result<ForgottenIn> {
+        let mut changed = self.without(names, is_wanted)?;
+        changed.retain(|(_, left)| left.is_some());
+        self.go_on_with(changed)
+    }
+
+    /// What is left of queries that keep something of the subject; `None` where it can't be taken out.
+    fn without(&mut self, names: Names<'_>, is_wanted: &dyn Fn(&Query) -> bool) -> Result<Vec<Without>> {
         let mut changed = Vec::new();
-        for index in 0..self.queries.len() {
-            if self.queries[index].broken().is_some() {
-                continue;
-            }
-            match forget(&self.queries[index].snapshot()?, names)? {
+        let wanted = self
+            .queries
+            .iter_mut()
+            .filter(|query| query.broken().is_none() && is_wanted(query));
+        for query in wanted.filter(|query| query.footprint() != Footprint::default()) {
+            match forget(&query.snapshot()?, names)? {
                 Forgotten::Nothing => {}
-                Forgotten::Left(left) => changed.push((Arc::clone(self.queries[index].name()), Some(left))),
-                Forgotten::Inseparable => changed.push((Arc::clone(self.queries[index].name()), None)),
+                Forgotten::Left(left) => changed.push((Arc::clone(query.name()), Some(left))),
+                Forgotten::Inseparable => changed.push((Arc::clone(query.name()), None)),
             }
         }
+        Ok(changed)
+    }
+
+    fn go_on_with(&mut self, changed: Vec<Without>) -> Result<ForgottenIn> {
         let mut forgotten = ForgottenIn::default();
         if changed.is_empty() {
             return Ok(forgotten);

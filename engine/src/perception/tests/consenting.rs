@@ -321,3 +321,71 @@ fn of_who_refuses_research_no_later_row_is_measured() {
     let ada = perception.people.get(&pseudonym("ada"), NINE + 3 * 3_600 * SECOND);
     assert_eq!(ada.map(|ada| ada.searches), Some(3), "she is still known");
 }
+
+/// Four ask for a seat and borrow. Ann opts out, Ben refuses service and Cem recognition, and agree again; Dora does neither. Then a
+/// seat is freed and all items come back.
+#[test]
+fn what_was_done_before_a_refusal_comes_to_nothing_when_the_person_agrees_again() {
+    let people = ["ann", "ben", "cem", "dora"];
+    let minute = |minute: i64| 60 * minute;
+    let mut rows: Vec<(i64, String, String)> = Vec::new();
+    let mut say = |seconds: i64, topic: &str, payload: &str| {
+        let payload = payload.replacen('{', &format!(r#"{{"id":"e{}","#, rows.len()), 1);
+        rows.push((seconds, topic.to_owned(), payload));
+    };
+    for who in people {
+        let search = format!(r#"{{"person":"{who}","action":"search","query":"seat","results":1}}"#);
+        say(minute(1), "room/click/web", &search);
+        let loan = format!(r#"{{"person":"{who}","tag":"t-{who}","action":"checkout"}}"#);
+        say(minute(2), "room/rfid/desk", &loan);
+    }
+    let decide = |action: &str, opts: &str| {
+        [
+            (
+                "reply",
+                format!(r#"{{"person":"ann","message":"any","response":"{opts}"}}"#),
+            ),
+            (
+                "consent",
+                format!(r#"{{"person":"ben","purpose":"service","action":"{action}"}}"#),
+            ),
+            (
+                "consent",
+                format!(r#"{{"person":"cem","purpose":"recognition","action":"{action}"}}"#),
+            ),
+        ]
+    };
+    for (at, action, opts) in [(5, "refuse", "opted_out"), (10, "allow", "opted_in")] {
+        for (kind, payload) in decide(action, opts) {
+            say(minute(at), &format!("room/{kind}/app"), &payload);
+        }
+    }
+    say(minute(11), "quiet-study/seat/qs-1", r#"{"state":"occupied"}"#);
+    say(minute(12), "quiet-study/seat/qs-1", r#"{"state":"free"}"#);
+    for who in people {
+        let back = format!(r#"{{"tag":"t-{who}","action":"checkin"}}"#);
+        say(minute(13), "room/rfid/desk", &back);
+    }
+    let mut perception = fresh();
+    perception.take(&fixture::events(rows), &no_trace);
+    // Behind the readers and pages that have fallen silent.
+    perception.tick(NINE + minute(120) * SECOND);
+    let offered = |who: &str| {
+        let messages = perception.messages.of(&pseudonym(who));
+        messages
+            .iter()
+            .filter(|message| message.rule == "offer_quiet_seat")
+            .count()
+    };
+    assert_eq!(people.map(offered), [0, 0, 0, 1]);
+    let points = people.map(|who| perception.points.balance(&pseudonym(who)));
+    assert_eq!(points, [0, 0, 0, 10], "for what was returned on time");
+    // Who refuses to be written to is known all the same.
+    assert_eq!(
+        perception
+            .people
+            .get(&pseudonym("ben"), NINE + minute(15) * SECOND)
+            .map(|ben| ben.loans),
+        Some(1)
+    );
+}

@@ -2,6 +2,7 @@
 -- half an hour one of the zone is freed. For the reader, who need not walk up in vain.
 CREATE ALERT offer_quiet_seat WITH (
   subject = 'person', message = 'seat_offer', priority = 60, per_day = 2, points = 2, when = 'open', expires = $stands,
+  prefer = 'minutes',
   parameters = 'zone text = quiet-study, words text = seat|quiet|座|静, within interval = 30 minutes,
                 stands interval = 10 minutes',
   eligible = 'zone = $zone',
@@ -77,6 +78,7 @@ WHERE s.state = 'away' AND b.seat IS NULL;
 -- was found so. Not where its owner was back by then, nor where seats are nobody's to free. For who waits; the desk can free it.
 CREATE ALERT offer_left_seat WITH (
   subject = 'person', message = 'seat_offer', priority = 40, per_day = 2, when = 'open', expires = $stands,
+  prefer = 'left_minutes DESC',
   parameters = 'words text = seat|quiet|座|静, within interval = 1 hour, stands interval = 15 minutes,
                 not_in text = special-collections',
   eligible = 'zone <> $not_in',
@@ -138,6 +140,7 @@ GROUP BY site, zone, group_id, window_start, window_end;
 -- it is another zone.
 CREATE ALERT offer_other_zone WITH (
   subject = 'person', message = 'zone_offer', priority = 45, per_day = 1, when = 'open', expires = $stands,
+  prefer = 'room DESC',
   parameters = 'persons integer = 8, full_at number = 0.9, stands interval = 15 minutes, not_to text = special-collections',
   eligible = 'members >= $persons AND share >= $full_at AND room >= members AND zone <> $not_to',
   text = '{members} of {group_id} are in {here}, which is {percent} % full; {zone} has room for {room} more',

@@ -19,7 +19,7 @@ pub use self::alert::{AlertOptions, Group, Rise, SEVERITIES, SUBJECTS, When};
 pub(crate) use self::excess::refuse_excess;
 use self::excess::{refuse_depth, refuse_length};
 use self::message::MESSAGE_OPTIONS;
-pub use self::message::MessageOptions;
+pub use self::message::{MessageOptions, Prefer};
 pub use self::parameters::{Given, Parameter, ParameterKind, ParameterValue, ParameterValues};
 use self::parameters::{PARAMETERS, Shifts, declared, names_parameter, option_of, put_in, settle};
 use self::values::{duration, emit, size};

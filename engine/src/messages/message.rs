@@ -1,10 +1,12 @@
 //! A message is what goes out to one person, or would have: its words, where it stands, and why it was withheld.
 
+use std::cmp::Ordering;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use usher_queries::rows::time_to_text;
+use usher_queries::statement::Prefer;
 
 use crate::alert::level;
 use crate::erasure::forget_in;
@@ -143,6 +145,18 @@ pub(super) struct Message {
 }
 
 impl Message {
+    /// Whether this is to go out in place of another that its rule found in the same moment. Of two that are as good it is the one
+    /// of the zone that comes first, so that people who are told together are told of the same.
+    pub(super) fn is_preferred_to(&self, other: &Self, prefer: &Prefer) -> bool {
+        let good = |message: &Self| {
+            let values: Value = serde_json::from_str(&message.values).unwrap_or_default();
+            let value = values.get(&prefer.column.value).and_then(Value::as_f64);
+            value.map(|value| if prefer.greatest { value } else { -value })
+        };
+        let by_good = good(self).partial_cmp(&good(other)).unwrap_or(Ordering::Equal);
+        by_good.then_with(|| other.zone.cmp(&self.zone)) == Ordering::Greater
+    }
+
     /// Keeps nothing that names somebody to whom it does not go; true where something did.
     pub(super) fn forget_names(&mut self, is_named: &dyn Fn(&str) -> bool) -> bool {
         let mut has_changed = self.text.forget_names(is_named, &self.rule);

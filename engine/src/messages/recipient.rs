@@ -92,7 +92,9 @@ impl Recipient {
     /// Takes what was found, unless it is known; true where it is new.
     pub(super) fn find(&mut self, candidate: Candidate) -> bool {
         let id = &candidate.message.id;
-        let is_known = self.waiting.iter().any(|waiting| waiting.message.id == *id) || self.message(id).is_some();
+        // What is found again at a later moment is decided then: where time goes on in leaps, the first may still wait here.
+        let is_same = |waiting: &Candidate| (waiting.met_us, &waiting.message.id) == (candidate.met_us, id);
+        let is_known = self.waiting.iter().any(is_same) || self.message(id).is_some();
         if is_known || self.waiting.len() >= WAITING_MAX {
             return false;
         }
@@ -157,10 +159,22 @@ impl Recipient {
         let count = self.waiting.iter().take_while(|candidate| in_moment(candidate)).count();
         happened.has_changed |= count > 0;
         let mut found: Vec<Message> = Vec::new();
-        for Candidate { message, .. } in self.waiting.drain(..count) {
-            // What a rule found first stands for what it found again.
-            if !found.iter().any(|other| other.rule == message.rule) {
-                found.push(message);
+        let waiting: Vec<Candidate> = self.waiting.drain(..count).collect();
+        for Candidate { message, .. } in waiting {
+            if self.message(&message.id).is_some() {
+                continue;
+            }
+            // Of what a rule found in one moment one row is the message.
+            match found.iter_mut().find(|other| other.rule == message.rule) {
+                None => found.push(message),
+                Some(other) => {
+                    let rule = deciding.rules.get(&message.rule);
+                    let options = rule.and_then(|rule| rule.options.message.as_ref());
+                    let prefer = options.and_then(|options| options.prefer.as_ref());
+                    if prefer.is_some_and(|prefer| message.is_preferred_to(other, prefer)) {
+                        *other = message;
+                    }
+                }
             }
         }
         found.sort_by(|a, b| {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use arrow::datatypes::Schema;
+use arrow::datatypes::{Field, Schema};
 
 use super::message::{MessageOptions, message_options};
 use super::parameters::{Parameter, put_in_condition};
@@ -225,6 +225,24 @@ pub(crate) fn refuse_missing_columns(statement: &Statement, schema: &Schema) -> 
             return Err(statement.select_at.mistake(
                 format!("the SELECT has no column '{column}', which {option} reads"),
                 format!("SELECT {column}, …"),
+            ));
+        }
+    }
+    if let Some(prefer) = options.message.as_ref().and_then(|message| message.prefer.as_ref()) {
+        let column = &prefer.column;
+        let is_number = |field: &Field| field.data_type().is_numeric();
+        if !schema.field_with_name(&column.value).is_ok_and(is_number) {
+            let numbers = schema.fields().iter().filter(|field| is_number(field));
+            let names: Vec<&str> = numbers.map(|field| field.name().as_str()).collect();
+            return Err(column.at.mistake(
+                format!(
+                    "the SELECT has no column '{}' of numbers, which prefer reads",
+                    column.value
+                ),
+                match names.is_empty() {
+                    true => "a number that says how good the row is, under a name of its own".to_owned(),
+                    false => format!("one of {}", names.join(", ")),
+                },
             ));
         }
     }

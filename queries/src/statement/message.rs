@@ -7,7 +7,9 @@ use super::values::one_of;
 use crate::error::{Position, QueryError};
 
 /// The options that only a message has.
-pub(super) const MESSAGE_OPTIONS: [&str; 6] = ["message", "text_zh", "priority", "eligible", "per_day", "points"];
+pub(super) const MESSAGE_OPTIONS: [&str; 7] = [
+    "message", "text_zh", "priority", "eligible", "per_day", "points", "prefer",
+];
 /// Options of an alert's life, which a message has not: each row is a finding of its own.
 const NOT_OF_MESSAGES: [&str; 12] = [
     "raise",
@@ -49,6 +51,17 @@ pub struct MessageOptions {
     pub per_day: u32,
     /// Points for accepting it.
     pub points: Option<u32>,
+    /// Which row is the message, where the rule finds several for a person in the same moment; without it the first one.
+    pub prefer: Option<Prefer>,
+}
+
+/// By which column a row is preferred to others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Prefer {
+    /// The column, with its place in the text.
+    pub column: OptionValue,
+    /// Whether the greatest value is preferred, else the least.
+    pub greatest: bool,
 }
 
 /// Takes the options of a message out of those that were written, where the statement sends one; and its condition.
@@ -104,8 +117,31 @@ pub(super) fn message_options(
         priority: number(take("priority"), PRIORITIES, "priority")?.unwrap_or(DEFAULT_PRIORITY),
         per_day: number(take("per_day"), 1..=PER_DAY_MAX, "per_day")?.unwrap_or(DEFAULT_PER_DAY),
         points: number(take("points"), 1..=POINTS_MAX, "points")?,
+        prefer: take("prefer").map(prefer).transpose()?,
     };
     Ok((Some(message), take("eligible")))
+}
+
+/// A column, and which end of it, as in `ORDER BY`.
+fn prefer(value: OptionValue) -> Result<Prefer, QueryError> {
+    let mut words = value.value.split_whitespace();
+    let column = words.next().unwrap_or("").to_owned();
+    let greatest = match words.next().map(str::to_ascii_lowercase).as_deref() {
+        None | Some("asc") => Some(false),
+        Some("desc") => Some(true),
+        Some(_) => None,
+    };
+    let is_name = !column.is_empty() && column.chars().all(|c| c.is_alphanumeric() || c == '_');
+    match greatest.filter(|_| is_name && words.next().is_none()) {
+        Some(greatest) => Ok(Prefer {
+            column: OptionValue { value: column, ..value },
+            greatest,
+        }),
+        None => Err(value.at.mistake(
+            format!("prefer = '{}' names no column and which end of it", value.value),
+            "a column such as 'minutes' for the least of it, or 'room DESC' for the greatest",
+        )),
+    }
 }
 
 fn number<T>(
@@ -146,7 +182,7 @@ mod tests {
     fn the_options_of_a_message_are_read() {
         let options = read(
             "message = 'seat_offer', text = 'A seat', text_zh = '座位', priority = 70, eligible = 'n > 1', \
-             per_day = 2, points = 5, expires = '10 minutes', quiet = '22:00-07:00'",
+             per_day = 2, points = 5, expires = '10 minutes', quiet = '22:00-07:00', prefer = 'room desc'",
         )
         .expect("they are right");
         let message = options.message.expect("it is one");
@@ -155,6 +191,8 @@ mod tests {
             ("seat_offer", 70, 2)
         );
         assert_eq!((message.text_zh.as_deref(), message.points), (Some("座位"), Some(5)));
+        let prefer = message.prefer.expect("a column");
+        assert_eq!((prefer.column.value.as_str(), prefer.greatest), ("room", true));
         assert_eq!(options.raise.expect("its condition").value, "n > 1");
         assert_eq!((options.expires_us, options.quiet.len()), (600_000_000, 1));
     }
@@ -182,6 +220,11 @@ mod tests {
             (
                 "message = 'a', per_day = 0",
                 "1:67: per_day = '0' is no such number, a whole number from 1 to 20 would be right",
+            ),
+            (
+                "message = 'a', prefer = 'room most'",
+                "1:67: prefer = 'room most' names no column and which end of it, a column such as 'minutes' for the least of it, \
+                 or 'room DESC' for the greatest",
             ),
             (
                 "message = 'a', when = 'closed'",

@@ -1,6 +1,6 @@
 //! Sequences worked out by hand.
 
-use super::{House, SITE, pseudonym, settings};
+use super::{House, SITE, perception, pseudonym, settings};
 use crate::fixture::NINE;
 use crate::messages::{MessageState, Withheld};
 
@@ -356,4 +356,87 @@ fn the_messages_of_a_rule_that_is_gone_are_not_sent() {
     house.perception.queries.remove("seat_free").expect("nobody reads it");
     house.perception.learn_rules();
     assert_eq!(house.wait(1), ["help_offer sent"]);
+}
+
+/// Views of a person within ten minutes, every five; and those of pages, of which there are so many that others have turns between.
+const HOPPING: &str =
+    "CREATE ALERT seen WITH (subject = 'person', message = 'seen', text = 'Seen {times} times', per_day = 3,
+  expires = '4 minutes') AS
+SELECT site, person, window_start, window_end, count(*) AS times, array_agg(event_id ORDER BY event_time) AS causes
+FROM HOP(click, event_time, INTERVAL '5 minutes', INTERVAL '10 minutes') WHERE person IS NOT NULL
+GROUP BY site, person, window_start, window_end;
+CREATE QUERY pages AS SELECT page, window_start, window_end, count(*) AS times
+FROM HOP(click, event_time, INTERVAL '5 minutes', INTERVAL '10 minutes') GROUP BY page, window_start, window_end;";
+
+#[test]
+fn what_is_found_again_at_a_later_moment_is_decided_then_however_time_goes_on() {
+    type Decided = (String, MessageState, Option<Withheld>);
+    let decided = |house: &House| -> Vec<Decided> {
+        let all = ["ann", "bob", "cem"]
+            .into_iter()
+            .flat_map(|person| house.messages(person));
+        all.map(|message| (message.at, message.state, message.withheld))
+            .collect()
+    };
+    let made = || House::making(|| perception(SITE, HOPPING, &settings(|_| {})));
+    let mut house = made();
+    let pages: Vec<(i64, &str, String)> = (0..1_000)
+        .map(|page| {
+            (
+                360,
+                "web/click/opac",
+                format!(r#"{{"action":"view","session":"s","page":"{page}"}}"#),
+            )
+        })
+        .collect();
+    house.hear_all(&pages);
+    for (second, person) in (360..).zip(["ann", "bob", "cem"]) {
+        let payload = format!(r#"{{"action":"view","person":"{person}"}}"#);
+        house.hear(second, "web/click/opac", &payload);
+    }
+    let heard = house.heard.clone();
+    // An event ends both windows at once, and time is moved on in turns of one part.
+    house.perception.take_turns_of(std::time::Duration::ZERO);
+    house.hear(960, "web/click/opac", r#"{"action":"view","session":"s"}"#);
+    let mut turns = 0;
+    while house.perception.has_work() {
+        house.perception.work();
+        turns += 1;
+    }
+    assert!(turns > 6, "time was moved on in {turns} turns");
+    let mut calm = made();
+    calm.perception.take(&heard, &|_| crate::alert::Trace::default());
+    for seconds in [600, 660, 900, 960] {
+        calm.wait(seconds);
+    }
+    assert_eq!(decided(&house), decided(&calm));
+    let first = ("2026-03-02T01:10:01Z".to_owned(), MessageState::Expired, None);
+    assert_eq!(decided(&calm), vec![first; 3], "under the id of the first");
+}
+
+#[test]
+fn of_several_rows_of_a_rule_in_a_moment_the_one_that_is_preferred_goes_out() {
+    let told = |prefer: &str| {
+        let sql = format!(
+            "CREATE ALERT room WITH (subject = 'person', message = 'room', text = '{{zone}} has {{room}}'{prefer}) AS
+             SELECT site, page AS zone, person, count AS room, event_time FROM click WHERE action = 'view'"
+        );
+        let mut house = House::making(move || perception(SITE, &sql, &settings(|_| {})));
+        for (zone, room) in [("west", 5), ("annex", 7), ("east", 7), ("north", 2)] {
+            for person in ["ann", "bob", "cem", "dora"] {
+                let payload = format!(r#"{{"action":"view","person":"{person}","page":"{zone}","count":{room}}}"#);
+                house.hear(0, "web/click/opac", &payload);
+            }
+        }
+        house.wait(2);
+        let people = ["ann", "bob", "cem", "dora"].into_iter();
+        let messages = people.flat_map(|person| house.messages(person));
+        let mut texts: Vec<String> = messages.map(|message| message.text.en).collect();
+        assert_eq!(texts.len(), 4, "one each: {texts:?}");
+        texts.dedup();
+        texts
+    };
+    assert_eq!(told(", prefer = 'room DESC'"), ["Annex has 7"]);
+    assert_eq!(told(", prefer = 'room'"), ["North has 2"]);
+    assert!(told("").len() > 1, "without it each has the one of the least id");
 }

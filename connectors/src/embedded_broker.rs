@@ -27,6 +27,10 @@ use crate::source::{Health, REFRESH, Source, SourceError};
 /// How long one of our own publications waits for slow subscribers; beyond it theirs is queued behind them.
 const SLOW_SUBSCRIBER: Duration = Duration::from_millis(20);
 
+/// The target of the line that tells whose connection ended without a goodbye, in the field `client`. The broker tells why in the
+/// line behind it, of the same task, and not whose it was.
+pub const LEFT: &str = "usher_connectors::left";
+
 /// How the embedded broker listens and what it bounds.
 #[derive(Debug, Clone)]
 pub struct BrokerOptions {

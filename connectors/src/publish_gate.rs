@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use mqtt5::broker::router::MessageRouter;
-use mqtt5::broker::{BrokerEventHandler, ClientPublishEvent, PublishAction};
+use mqtt5::broker::{BrokerEventHandler, ClientDisconnectEvent, ClientPublishEvent, PublishAction};
 use mqtt5::packet::publish::PublishPacket;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, watch};
@@ -18,6 +18,7 @@ use tracing::{debug, warn};
 
 use crate::crash_point::CrashPoint;
 use crate::delivery::{Ack, Delivery};
+use crate::embedded_broker::LEFT;
 use crate::message::{Message, QoS};
 use crate::source::HealthBoard;
 
@@ -142,5 +143,15 @@ impl BrokerEventHandler for PublishGate {
         event: ClientPublishEvent,
     ) -> Pin<Box<dyn Future<Output = PublishAction> + Send + 'a>> {
         Box::pin(self.pass(event))
+    }
+
+    fn on_client_disconnect<'a>(
+        &'a self,
+        event: ClientDisconnectEvent,
+    ) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+        if event.unexpected {
+            debug!(target: LEFT, client = &*event.client_id, "connection ended without a goodbye");
+        }
+        Box::pin(std::future::ready(()))
     }
 }

@@ -324,7 +324,7 @@ impl Reader<'_> {
             session: fields.text("session")?.map(|raw| self.options.secret.session(&raw)),
             action: action.into(),
             query: fields.text("query")?.map(|query| scrub::query(&query).into()),
-            results: fields.integer("results")?,
+            results: fields.within("results", 0..=i64::MAX, "a whole number, 0 or more,")?,
             item: fields.text("item")?.map(Arc::from),
             page: fields.text("page")?.map(|page| scrub::page(&page).into()),
             count,
@@ -377,7 +377,9 @@ impl Reader<'_> {
             person: self.named(&fields.needed_text("person")?),
             message: fields.needed_text("message")?.into(),
             response: fields.one_of("response", &Response::ALL, Response::as_str)?,
-            rating: fields.small_integer("rating")?,
+            rating: fields
+                .within("rating", 1..=5, "a whole number from 1 to 5")?
+                .and_then(|rating| i32::try_from(rating).ok()),
         })
     }
 }

@@ -42,6 +42,7 @@ use crate::http::{Shared, planning_turns, public_router, public_streams, router,
 use crate::identity::IdentityTable;
 use crate::latency::Latencies;
 use crate::outbox::{MqttReceiver, Outbox, OutboxOptions, WebhookReceiver};
+use crate::oversized;
 use crate::perception::{Perception, PerceptionOptions};
 use crate::pipeline::{Asker, Parts, Pipeline, asking, wall_clock_us};
 use crate::position::Mistake;
@@ -318,6 +319,10 @@ impl Engine {
         });
         let sending = tokio::spawn(Arc::clone(&outbox).send(supervisor.clone(), outbox_stop.clone()));
         let health = vec![link.source.health()];
+        let oversized = supervisor.run("oversized", intake_stop.clone(), {
+            let (asker, stop) = (asker.clone(), intake_stop.clone());
+            move || oversized::watch(asker.clone(), stop.clone())
+        });
         let shed = supervisor.run("shed", intake_stop.clone(), {
             let (asker, stop) = (asker.clone(), intake_stop.clone());
             move || shed::watch(asker.clone(), health.clone(), Arc::clone(&shedding), stop.clone())
@@ -383,7 +388,7 @@ impl Engine {
             outbox_stop,
             http_stop,
             pipeline,
-            sources: vec![source, shed, eraser],
+            sources: vec![source, oversized, shed, eraser],
             keeping,
             settling,
             sending,

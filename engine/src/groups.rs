@@ -16,7 +16,7 @@ use arrow::datatypes::{DataType, Field, Schema};
 
 use crate::erasure::Who;
 use crate::identity::{Aliases, Regrouping};
-use crate::name_table::{NameTable, Row, pseudonym};
+use crate::name_table::{NameTable, Row, check_name, pseudonym};
 use crate::position::{Mistake, read_file};
 use crate::pseudonym::Secret;
 
@@ -56,7 +56,7 @@ impl Groups {
     }
 
     fn read(file: &Path, text: &str, secret: &Secret) -> Result<Self, Vec<Mistake>> {
-        let rows = TABLE.rows(file, text, |_| Ok(()))?.into_iter();
+        let rows = rows(file, text)?.into_iter();
         let member = |Row {
                           values: [name, group], ..
                       }| (pseudonym(&name, secret), Arc::from(group));
@@ -123,6 +123,11 @@ impl Groups {
 pub fn check_groups(dir: &Path) -> Vec<Mistake> {
     let file = dir.join(GROUPS);
     let read = read_file(&file).map_err(|mistake| vec![mistake]);
-    let checked = read.and_then(|text| text.map_or(Ok(()), |text| TABLE.rows(&file, &text, |_| Ok(())).map(drop)));
+    let checked = read.and_then(|text| text.map_or(Ok(()), |text| rows(&file, &text).map(drop)));
     checked.err().unwrap_or_default()
+}
+
+/// Name and group of each row, as they were written.
+fn rows(file: &Path, text: &str) -> Result<Vec<Row>, Vec<Mistake>> {
+    TABLE.rows(file, text, |row| check_name(0, &row.values[0]))
 }

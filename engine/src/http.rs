@@ -16,6 +16,7 @@ mod public;
 mod queries;
 mod receivers;
 mod refused;
+mod request;
 mod stream;
 mod trial;
 

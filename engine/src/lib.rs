@@ -40,6 +40,7 @@ mod mentions;
 pub mod messages;
 mod name_table;
 pub mod outbox;
+pub mod oversized;
 pub mod people;
 pub mod perception;
 pub mod pipeline;

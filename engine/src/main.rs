@@ -12,13 +12,16 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use tokio_util::sync::CancellationToken;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer};
 use usher_engine::allocator::keep_memory;
 use usher_engine::answer::{self, Format};
 use usher_engine::check::check;
 use usher_engine::demo::{self, DemoOptions};
 use usher_engine::engine::{Engine, EngineError, EngineOptions};
 use usher_engine::mapping::Mappings;
+use usher_engine::oversized;
 use usher_engine::position::Mistake;
 use usher_engine::replay::{Pace, Progress, ReplayOptions, Speed, replay};
 use usher_engine::settings::{Flags, Settings};
@@ -208,13 +211,12 @@ fn write_log_lines() {
                 "warn,usher=info,usher_engine=info,usher_connectors=info,usher_queries=info,fluvio=off,fluvio_socket=off",
             )
         });
-    let lines = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr);
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let read = tracing_subscriber::registry().with(oversized::reader());
     if std::io::stderr().is_terminal() {
-        lines.with_target(false).compact().init();
+        read.with(lines.with_target(false).compact().with_filter(filter)).init();
     } else {
-        lines.json().init();
+        read.with(lines.json().with_filter(filter)).init();
     }
 }
 

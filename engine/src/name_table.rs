@@ -35,6 +35,18 @@ pub(crate) fn pseudonym(raw: &str, secret: &Secret) -> Arc<str> {
     Arc::clone(read.shared())
 }
 
+/// Refuses what was meant to be a pseudonym and is none: as a card of that name it would be nobody.
+pub(crate) fn check_name(column: usize, name: &str) -> Result<(), Wrong> {
+    match name.starts_with("p_") && Pseudonym::read(name).is_none() {
+        true => Err((
+            column,
+            "what begins with p_ is no pseudonym".to_owned(),
+            "p_ and 26 letters a to z and digits 2 to 7, as messages have it, or a name as devices send it would be right",
+        )),
+        false => Ok(()),
+    }
+}
+
 /// A file's text with where its lines begin.
 struct Lines<'t> {
     file: &'t Path,
@@ -152,7 +164,8 @@ impl NameTable {
         columns: [usize; 2],
     ) -> Result<Row, Mistake> {
         if record.len() != columns.len() {
-            let wrong = format!("the row has {} values", record.len());
+            let noun = if record.len() == 1 { "value" } else { "values" };
+            let wrong = format!("the row has {} {noun}", record.len());
             let right = "one for each of the 2 columns would be right";
             return Err(lines.mistake(line, record.len().min(columns.len()), wrong, right));
         }

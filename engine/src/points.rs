@@ -98,7 +98,11 @@ impl Ledger {
         let account = self.accounts.entry(Arc::clone(&person)).or_default();
         let expired = account.expire(now_us);
         let is_known = ids.iter().any(|id| account.has_lot(id));
-        let granted = if is_known { None } else { account.grant(grant, now_us) };
+        let granted = if is_known {
+            None
+        } else {
+            account.grant(grant.id(), grant, now_us)
+        };
         let is_granted = granted.is_some();
         if let Some(expires_us) = grant.expires_us.filter(|_| is_granted) {
             self.due.insert((expires_us, Arc::clone(&person)));
@@ -159,8 +163,19 @@ impl Ledger {
         if grant.expires_us.is_some_and(|expires_us| expires_us <= now_us) {
             return Err(Refused::Expired);
         }
-        self.grant(grant, now_us);
-        self.accounts[&grant.person].granted(&self.ids_of(grant, &grant.person), grant)
+        let before = self.ids_of(grant, &grant.person);
+        let account = self.accounts.entry(Arc::clone(&grant.person)).or_default();
+        let expired = account.expire(now_us);
+        if let Some(done) = account.granted(&before, grant) {
+            self.note(&grant.person, !expired.is_empty());
+            return done;
+        }
+        let given = account.grant(Account::lot_by_hand(grant), grant, now_us);
+        if let Some(expires_us) = grant.expires_us {
+            self.due.insert((expires_us, Arc::clone(&grant.person)));
+        }
+        self.note(&grant.person, true);
+        given.ok_or_else(|| Refused::OtherDeed(grant.cause.clone()))
     }
 
     fn note(&mut self, person: &Arc<str>, has_changed: bool) {

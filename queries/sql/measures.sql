@@ -73,7 +73,7 @@ WITH asked AS (
   FROM all_seats_taken t
   JOIN click c ON t.site = c.site AND t.ended > c.event_time AND t.ended <= c.event_time + $longest
   WHERE t.began <= c.event_time AND (
-    c.action = 'search' AND regexp_like(c.query, $words) OR c.action IN ('request', 'reserve') AND regexp_like(c.page, $words)
+    c.action = 'search' AND regexp_like(c.query, $words, 'i') OR c.action IN ('request', 'reserve') AND regexp_like(c.page, $words, 'i')
   )
 )
 SELECT site, zone, window_start, window_end, sum(count) AS asked, count(DISTINCT person) AS persons

@@ -20,7 +20,7 @@ SELECT
 FROM click c
 JOIN seat s ON c.site = s.site AND s.event_time BETWEEN c.event_time AND c.event_time + $within
 WHERE s.state = 'free' AND c.person IS NOT NULL AND (
-  c.action = 'search' AND regexp_like(c.query, $words) OR c.action IN ('request', 'reserve') AND regexp_like(c.page, $words)
+  c.action = 'search' AND regexp_like(c.query, $words, 'i') OR c.action IN ('request', 'reserve') AND regexp_like(c.page, $words, 'i')
 );
 
 -- A requested item has just been returned to this branch. For who asked for it, unless it is who brought it back. Several may
@@ -97,7 +97,7 @@ JOIN click c ON l.site = c.site AND c.event_time BETWEEN l.event_time AND l.even
 LEFT JOIN seat b ON b.site = l.site AND b.zone = l.zone AND b.seat = l.seat AND b.state <> 'away'
   AND b.event_time > l.event_time AND b.event_time BETWEEN c.event_time - $within AND c.event_time
 WHERE b.seat IS NULL AND c.person IS NOT NULL AND (
-  c.action = 'search' AND regexp_like(c.query, $words) OR c.action IN ('request', 'reserve') AND regexp_like(c.page, $words)
+  c.action = 'search' AND regexp_like(c.query, $words, 'i') OR c.action IN ('request', 'reserve') AND regexp_like(c.page, $words, 'i')
 );
 
 -- Zone fill: how many people are in each zone, as its gates last told within half an hour, every five minutes. Read by

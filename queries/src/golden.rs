@@ -109,6 +109,19 @@ fn query_set_of(statements: &[Statement]) -> QuerySet {
     queries
 }
 
+/// A pattern that is no regular expression needs none, and a row by itself no batch (`computed`), whatever the case of letters.
+#[test]
+fn the_words_of_a_search_are_looked_for_by_ilike() {
+    for name in ["offer_quiet_seat", "offer_left_seat", "measure_asked_while_taken"] {
+        let queries = query_set_of(&with_sources(name));
+        let plan = queries.get(name).expect("it is shipped").plan_text();
+        assert!(
+            plan.contains("ILIKE Utf8(\"%seat%\")") && !plan.contains("regexp"),
+            "{plan}"
+        );
+    }
+}
+
 /// One query and all that it reads, directly or through others: to plan all that is shipped after each row takes minutes.
 fn with_sources(name: &str) -> Vec<Statement> {
     static SOURCES: OnceLock<BTreeMap<String, Vec<String>>> = OnceLock::new();

@@ -1,5 +1,7 @@
 //! Fields are the members of a payload's object, read with the patience real devices need.
 
+use std::ops::RangeInclusive;
+
 use serde_json::{Map, Value};
 
 use crate::refused::ReasonClass;
@@ -58,6 +60,16 @@ impl<'a> Fields<'a> {
             },
             Value::String(text) => text.trim().parse().map(Some).map_err(|_| wrong()),
             _ => Err(wrong()),
+        }
+    }
+
+    /// A whole number within a range, which `expected` says in words.
+    pub(super) fn within(&self, name: &str, range: RangeInclusive<i64>, expected: &str) -> Result<Option<i64>, Wrong> {
+        match self.integer(name)? {
+            Some(found) if !range.contains(&found) => {
+                Err(Wrong::value(format!("`{name}` is {found}: {expected} was expected")))
+            }
+            found => Ok(found),
         }
     }
 

@@ -122,6 +122,21 @@ fn seats_tags_clicks_and_replies_are_read() {
             "one of read, checkout, checkin",
         ),
         ("click", r#"{"action":"DROP TABLE;"}"#, "a word such as search"),
+        (
+            "click",
+            r#"{"action":"search","results":-5}"#,
+            "`results` is -5: a whole number, 0 or more, was expected",
+        ),
+        (
+            "reply",
+            r#"{"person":"a","message":"m","response":"accepted","rating":0}"#,
+            "`rating` is 0: a whole number from 1 to 5 was expected",
+        ),
+        (
+            "reply",
+            r#"{"person":"a","message":"m","response":"accepted","rating":6}"#,
+            "`rating` is 6: a whole number from 1 to 5 was expected",
+        ),
         ("reply", r#"{"person":"a","message":"m"}"#, "`response` is missing"),
         (
             "reply",

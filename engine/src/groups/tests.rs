@@ -63,8 +63,13 @@ fn a_mistake_has_its_place_and_names_nobody() {
             "2:1: `person` is empty, a card, a tag or a login as devices send it would be right",
         ),
         (
+            "group,person\nHIS-101,ada\nHIS-101, p_SECRET\n",
+            "3:9: what begins with p_ is no pseudonym, p_ and 26 letters a to z and digits 2 to 7, as messages have it, or a name \
+             as devices send it would be right",
+        ),
+        (
             "person,group\nada\n",
-            "2:4: the row has 1 values, one for each of the 2 columns would be right",
+            "2:4: the row has 1 value, one for each of the 2 columns would be right",
         ),
     ] {
         assert_eq!(read(text), Err(vec![format!("groups.csv:{expected}")]), "{text}");

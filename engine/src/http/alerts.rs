@@ -4,10 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use serde::Deserialize;
 
+use super::lookups::Reader;
+use super::request::{Body, Path, Query, Written};
 use crate::alert::{Alert, AlertHistory};
 use crate::alerts::{Action, Deed};
 use crate::http::paging::{Page, Paging};
@@ -80,6 +82,22 @@ pub(super) struct Words {
     by: Option<String>,
 }
 
+impl Written for By {
+    const RIGHT: &str = r#"{"by": "Li"}"#;
+}
+
+impl Written for Snooze {
+    const RIGHT: &str = r#"{"minutes": 60, "by": "Li"}"#;
+}
+
+impl Written for Assignment {
+    const RIGHT: &str = r#"{"to": "Wu", "by": "Li"}"#;
+}
+
+impl Written for Words {
+    const RIGHT: &str = r#"{"text": "on my way", "by": "Li"}"#;
+}
+
 /// Alerts, newest first: those that stand, then cleared ones.
 #[utoipa::path(get, path = "/api/v1/alerts", params(Paging, Which),
     responses((status = 200, body = Page<Alert>), (status = 400, body = Problem)))]
@@ -139,25 +157,38 @@ pub(super) async fn one(
 }
 
 /// Somebody looks after it.
-#[utoipa::path(post, path = "/api/v1/alerts/{id}/acknowledge", params(("id" = String, Path)), request_body = Option<By>,
+#[utoipa::path(post, path = "/api/v1/alerts/{id}/acknowledge",
+    params(("id" = String, Path), ("Usher-Staff" = Option<String>, Header, description = "Who does it; counts before `by`")),
+    request_body = Option<By>,
     responses((status = 200, body = Alert), (status = 404, body = Problem)))]
 pub(super) async fn acknowledge(
     State(shared): State<Arc<Shared>>,
     Path(id): Path<String>,
-    body: Option<Json<By>>,
+    reader: Reader,
+    body: Option<Body<By>>,
 ) -> Result<Json<Alert>, Problem> {
-    act(&shared, id, body.and_then(|Json(body)| body.by), Deed::Acknowledge).await
+    act(
+        &shared,
+        id,
+        &reader,
+        body.and_then(|Body(body)| body.by),
+        Deed::Acknowledge,
+    )
+    .await
 }
 
 /// Not to be told of for a while.
-#[utoipa::path(post, path = "/api/v1/alerts/{id}/snooze", params(("id" = String, Path)), request_body = Option<Snooze>,
+#[utoipa::path(post, path = "/api/v1/alerts/{id}/snooze",
+    params(("id" = String, Path), ("Usher-Staff" = Option<String>, Header, description = "Who does it; counts before `by`")),
+    request_body = Option<Snooze>,
     responses((status = 200, body = Alert), (status = 400, body = Problem), (status = 404, body = Problem)))]
 pub(super) async fn snooze(
     State(shared): State<Arc<Shared>>,
     Path(id): Path<String>,
-    body: Option<Json<Snooze>>,
+    reader: Reader,
+    body: Option<Body<Snooze>>,
 ) -> Result<Json<Alert>, Problem> {
-    let Snooze { minutes, until, by } = body.map(|Json(body)| body).unwrap_or_default();
+    let Snooze { minutes, until, by } = body.map(|Body(body)| body).unwrap_or_default();
     let now = wall_clock_us();
     let wrong = |what: String| Problem::new(StatusCode::BAD_REQUEST, what);
     let until = match (minutes, until) {
@@ -182,27 +213,40 @@ pub(super) async fn snooze(
             now + minutes * MINUTE_US
         }
     };
-    act(&shared, id, by, Deed::SnoozeUntil(until)).await
+    act(&shared, id, &reader, by, Deed::SnoozeUntil(until)).await
 }
 
 /// To be told of again.
-#[utoipa::path(post, path = "/api/v1/alerts/{id}/unsnooze", params(("id" = String, Path)), request_body = Option<By>,
+#[utoipa::path(post, path = "/api/v1/alerts/{id}/unsnooze",
+    params(("id" = String, Path), ("Usher-Staff" = Option<String>, Header, description = "Who does it; counts before `by`")),
+    request_body = Option<By>,
     responses((status = 200, body = Alert), (status = 404, body = Problem)))]
 pub(super) async fn unsnooze(
     State(shared): State<Arc<Shared>>,
     Path(id): Path<String>,
-    body: Option<Json<By>>,
+    reader: Reader,
+    body: Option<Body<By>>,
 ) -> Result<Json<Alert>, Problem> {
-    act(&shared, id, body.and_then(|Json(body)| body.by), Deed::Unsnooze).await
+    act(
+        &shared,
+        id,
+        &reader,
+        body.and_then(|Body(body)| body.by),
+        Deed::Unsnooze,
+    )
+    .await
 }
 
 /// Somebody is to look after it, or nobody any more.
-#[utoipa::path(post, path = "/api/v1/alerts/{id}/assign", params(("id" = String, Path)), request_body = Assignment,
+#[utoipa::path(post, path = "/api/v1/alerts/{id}/assign",
+    params(("id" = String, Path), ("Usher-Staff" = Option<String>, Header, description = "Who does it; counts before `by`")),
+    request_body = Assignment,
     responses((status = 200, body = Alert), (status = 400, body = Problem), (status = 404, body = Problem)))]
 pub(super) async fn assign(
     State(shared): State<Arc<Shared>>,
     Path(id): Path<String>,
-    Json(assignment): Json<Assignment>,
+    reader: Reader,
+    Body(assignment): Body<Assignment>,
 ) -> Result<Json<Alert>, Problem> {
     let to = assignment.to.map(|to| to.trim().to_owned());
     if let Some(to) = to.as_ref().filter(|to| to.is_empty() || to.len() > BY_MAX) {
@@ -211,27 +255,33 @@ pub(super) async fn assign(
                 .right("a name of 1 to 100 bytes would be right, or null for nobody"),
         );
     }
-    act(&shared, id, assignment.by, Deed::Assign(to)).await
+    act(&shared, id, &reader, assignment.by, Deed::Assign(to)).await
 }
 
 /// It is over.
-#[utoipa::path(post, path = "/api/v1/alerts/{id}/clear", params(("id" = String, Path)), request_body = Option<By>,
+#[utoipa::path(post, path = "/api/v1/alerts/{id}/clear",
+    params(("id" = String, Path), ("Usher-Staff" = Option<String>, Header, description = "Who does it; counts before `by`")),
+    request_body = Option<By>,
     responses((status = 200, body = Alert), (status = 404, body = Problem)))]
 pub(super) async fn clear(
     State(shared): State<Arc<Shared>>,
     Path(id): Path<String>,
-    body: Option<Json<By>>,
+    reader: Reader,
+    body: Option<Body<By>>,
 ) -> Result<Json<Alert>, Problem> {
-    act(&shared, id, body.and_then(|Json(body)| body.by), Deed::Clear).await
+    act(&shared, id, &reader, body.and_then(|Body(body)| body.by), Deed::Clear).await
 }
 
 /// Words to keep beside it.
-#[utoipa::path(post, path = "/api/v1/alerts/{id}/comment", params(("id" = String, Path)), request_body = Words,
+#[utoipa::path(post, path = "/api/v1/alerts/{id}/comment",
+    params(("id" = String, Path), ("Usher-Staff" = Option<String>, Header, description = "Who does it; counts before `by`")),
+    request_body = Words,
     responses((status = 200, body = Alert), (status = 404, body = Problem)))]
 pub(super) async fn comment(
     State(shared): State<Arc<Shared>>,
     Path(id): Path<String>,
-    Json(words): Json<Words>,
+    reader: Reader,
+    Body(words): Body<Words>,
 ) -> Result<Json<Alert>, Problem> {
     let text = words.text.trim();
     if text.is_empty() || text.len() > COMMENT_MAX {
@@ -240,19 +290,19 @@ pub(super) async fn comment(
                 .right("1 to 2000 would be right"),
         );
     }
-    act(&shared, id, words.by, Deed::Comment(text.to_owned())).await
+    act(&shared, id, &reader, words.by, Deed::Comment(text.to_owned())).await
 }
 
-async fn act(shared: &Shared, id: String, by: Option<String>, deed: Deed) -> Result<Json<Alert>, Problem> {
-    let mut by = by
-        .filter(|by| !by.trim().is_empty())
-        .unwrap_or_else(|| "staff".to_owned());
-    if by.len() > BY_MAX {
-        by = by.chars().take(BY_MAX / 4).collect();
-    }
+async fn act(
+    shared: &Shared,
+    id: String,
+    reader: &Reader,
+    by: Option<String>,
+    deed: Deed,
+) -> Result<Json<Alert>, Problem> {
     let action = Action {
         alert: id.clone(),
-        by,
+        by: reader.doer(by.as_deref()),
         at_us: wall_clock_us(),
         deed,
     };

@@ -6,16 +6,16 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::body::Body;
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use serde::Deserialize;
 use tokio::sync::mpsc;
 use usher_connectors::log::Log;
 
-use super::alerts::{BY_MAX, DURABLE_WITHIN};
+use super::alerts::DURABLE_WITHIN;
 use super::lookups::{Asking, Reader, record};
+use super::request::Path;
 use crate::background::done_in_background;
 use crate::erasure::{Export, ReceiptView, exported};
 use crate::http::{Problem, Shared};
@@ -26,13 +26,6 @@ use crate::pseudonym::Pseudonym;
 const PIECES: usize = 64;
 /// A piece of an export is about so large, bytes.
 const PIECE_BYTES: usize = 32 << 10;
-
-/// Who asks for it.
-#[derive(Debug, Clone, Default, Deserialize, utoipa::IntoParams)]
-pub(super) struct AskedBy {
-    /// A name or role of at most 100 bytes, as staff wants to be known to staff; `staff` when left out.
-    by: Option<String>,
-}
 
 /// A pseudonym as the engine writes it.
 fn person_of(pseudonym: &str) -> Result<Arc<str>, Problem> {
@@ -147,23 +140,17 @@ fn write_export(log: &dyn Log, names: &[Arc<str>], mut known: String, pieces: &m
 
 /// Erases a person: what is known is forgotten at once, what lies on the disk soon after; the receipt tells when. Who comes again
 /// later is somebody new.
-#[utoipa::path(delete, path = "/api/v1/people/{pseudonym}", params(("pseudonym" = String, Path), AskedBy),
+#[utoipa::path(delete, path = "/api/v1/people/{pseudonym}",
+    params(("pseudonym" = String, Path), Asking, ("Usher-Staff" = Option<String>, Header, description = "Who asks; counts before `by`"),
+        ("Usher-Reason" = Option<String>, Header, description = "What for")),
     responses((status = 202, body = ReceiptView), (status = 400, body = Problem), (status = 503, body = Problem)))]
 pub(super) async fn erase(
     State(shared): State<Arc<Shared>>,
     Path(pseudonym): Path<String>,
-    Query(asked): Query<AskedBy>,
     reader: Reader,
 ) -> Result<Response, Problem> {
     let person = person_of(&pseudonym)?;
-    let by = asked.by.map(|by| by.trim().to_owned()).filter(|by| !by.is_empty());
-    let by = by.unwrap_or_else(|| "staff".to_owned());
-    if by.len() > BY_MAX {
-        return Err(
-            Problem::new(StatusCode::BAD_REQUEST, format!("'by' has {} bytes", by.len()))
-                .right("1 to 100 would be right"),
-        );
-    }
+    let by = reader.doer(None);
     // The receipt says how much there was. What is recorded of it names nobody once the erasure is through.
     record(&shared, reader, "erasure", [Arc::clone(&person)]).await?;
     let mut salt = [0; 32];

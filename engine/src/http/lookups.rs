@@ -1,17 +1,17 @@
 //! Who looks people up, over HTTP: what is known of a person is shown once it is recorded who sees it.
 
 use std::collections::BTreeSet;
-use std::convert::Infallible;
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{FromRequestParts, Path, Query, State};
+use axum::extract::{FromRequestParts, State};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::alerts::{BY_MAX, DURABLE_WITHIN};
+use super::request::{Path, Query};
 use crate::http::paging::{Page, Paging};
 use crate::http::{Problem, Shared};
 use crate::lookups::{Look, LookView};
@@ -37,25 +37,41 @@ pub(super) struct Asking {
 /// Who asks and what for, as they said.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Reader {
-    by: String,
+    /// By the header, which a proxy may set that knows staff.
+    staff: Option<String>,
+    /// By the query string.
+    named: Option<String>,
     reason: Option<String>,
 }
 
-impl<S: Send + Sync> FromRequestParts<S> for Reader {
-    type Rejection = Infallible;
+impl Reader {
+    /// Who does something that can be said in a body too: the header counts before the body, and the body before the query
+    /// string. Where nobody is named it is `staff`.
+    pub(super) fn doer(&self, in_body: Option<&str>) -> String {
+        let in_body = || in_body.and_then(|by| words(by, BY_MAX));
+        let told = self.staff.clone().or_else(in_body).or_else(|| self.named.clone());
+        told.unwrap_or_else(|| "staff".to_owned())
+    }
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
-        let asked =
-            Query::<Asking>::try_from_uri(&parts.uri).map_or_else(|_| Asking::default(), |Query(asking)| asking);
+    /// Who looks: the header counts before the query string. Where nobody is named it is `unknown`.
+    fn looker(&self) -> String {
+        let told = self.staff.as_ref().or(self.named.as_ref());
+        told.map_or_else(|| "unknown".to_owned(), Clone::clone)
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Reader {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let Query(asked) = Query::<Asking>::from_request_parts(parts, state).await?;
         let header = |name: &str| {
             let value = parts.headers.get(name)?;
             Some(String::from_utf8_lossy(value.as_bytes()).into_owned())
         };
         Ok(Self {
-            by: header(STAFF)
-                .or(asked.by)
-                .and_then(|by| words(&by, BY_MAX))
-                .unwrap_or_else(|| "unknown".to_owned()),
+            staff: header(STAFF).and_then(|by| words(&by, BY_MAX)),
+            named: asked.by.and_then(|by| words(&by, BY_MAX)),
             reason: header(REASON)
                 .or(asked.reason)
                 .and_then(|reason| words(&reason, REASON_MAX)),
@@ -86,7 +102,7 @@ pub(super) async fn record(
     }
     let look = |at_us| Look {
         persons,
-        by: reader.by,
+        by: reader.looker(),
         at_us,
         what: what.to_owned(),
         reason: reader.reason,
@@ -152,34 +168,52 @@ mod tests {
             request = request.header(*name, *value);
         }
         let (mut parts, ()) = request.body(()).expect("it is right").into_parts();
-        match Reader::from_request_parts(&mut parts, &()).await {
-            Ok(reader) => reader,
-        }
+        let read = Reader::from_request_parts(&mut parts, &()).await;
+        read.expect("it can be read")
     }
 
-    fn said(by: &str, reason: Option<&str>) -> Reader {
-        Reader {
-            by: by.to_owned(),
-            reason: reason.map(str::to_owned),
-        }
+    async fn told(uri: &str, headers: &[(&str, &[u8])]) -> (String, Option<String>) {
+        let reader = reader(uri, headers).await;
+        (reader.looker(), reader.reason)
+    }
+
+    fn said(by: &str, reason: Option<&str>) -> (String, Option<String>) {
+        (by.to_owned(), reason.map(str::to_owned))
     }
 
     #[tokio::test]
     async fn who_asks_says_so_by_header_or_parameter_or_is_unknown() {
-        assert_eq!(reader("/x", &[]).await, said("unknown", None));
+        assert_eq!(told("/x", &[]).await, said("unknown", None));
         assert_eq!(
-            reader("/x?by=Li&reason=a%20lost%20card", &[]).await,
+            told("/x?by=Li&reason=a%20lost%20card", &[]).await,
             said("Li", Some("a lost card"))
         );
         let headers: [(&str, &[u8]); 2] = [("Usher-Staff", "李".as_bytes()), ("Usher-Reason", b"fine")];
-        assert_eq!(reader("/x?by=Li", &headers).await, said("李", Some("fine")));
-        assert_eq!(
-            reader("/x?by=%20", &[("Usher-Staff", b" ")]).await,
-            said("unknown", None)
-        );
+        assert_eq!(told("/x?by=Li", &headers).await, said("李", Some("fine")));
+        assert_eq!(told("/x?by=%20", &[("Usher-Staff", b" ")]).await, said("unknown", None));
         let long = "ö".repeat(80);
-        let found = reader(&format!("/x?by={}", "%C3%B6".repeat(80)), &[]).await;
-        assert_eq!(found.by, long[..100], "no letter is cut in two");
+        let found = told(&format!("/x?by={}", "%C3%B6".repeat(80)), &[]).await;
+        assert_eq!(found.0, long[..100], "no letter is cut in two");
+    }
+
+    #[tokio::test]
+    async fn who_does_something_is_named_by_the_header_before_the_body_and_the_query_string() {
+        let staff: [(&str, &[u8]); 1] = [("Usher-Staff", b"real")];
+        let named = reader("/x?by=fake", &staff).await;
+        assert_eq!(
+            (named.doer(None), named.doer(Some("fake"))),
+            ("real".to_owned(), "real".to_owned())
+        );
+        let named = reader("/x?by=Li", &[]).await;
+        assert_eq!(
+            (named.doer(None), named.doer(Some("Wu"))),
+            ("Li".to_owned(), "Wu".to_owned())
+        );
+        let nobody = reader("/x", &[("Usher-Staff", b" ")]).await;
+        assert_eq!(
+            (nobody.doer(None), nobody.doer(Some(" "))),
+            ("staff".to_owned(), "staff".to_owned())
+        );
     }
 
     #[test]

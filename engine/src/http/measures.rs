@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use chrono::{DateTime, NaiveDate, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::request::{Path, Query};
 use crate::http::paging::{Page, Paging};
 use crate::http::{Problem, Shared};
 use crate::measures::{MEASURES, WINDOW_START, shown_rows};

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 
 use super::lookups::{Asking, Reader, record};
+use super::request::{Path, Query};
 use crate::http::paging::{Page, Paging};
 use crate::http::{Problem, Shared};
 use crate::messages::{MessageState, MessageView, SIDE_MIN, UpliftView};
@@ -77,7 +78,8 @@ pub(super) async fn list(
 #[utoipa::path(get, path = "/api/v1/people/{pseudonym}/messages",
     params(("pseudonym" = String, Path), Paging, Which, Asking, ("Usher-Staff" = Option<String>, Header, description = "Who asks"),
         ("Usher-Reason" = Option<String>, Header, description = "What for")),
-    responses((status = 200, body = Page<MessageView>), (status = 400, body = Problem)))]
+    responses((status = 200, body = Page<MessageView>), (status = 400, body = Problem),
+        (status = 404, body = Problem)))]
 pub(super) async fn of_person(
     State(shared): State<Arc<Shared>>,
     Path(pseudonym): Path<String>,
@@ -87,11 +89,18 @@ pub(super) async fn of_person(
 ) -> Result<Json<Page<MessageView>>, Problem> {
     let states = which.states()?;
     let wanted = pseudonym.clone();
-    let all = shared
-        .asker
-        .ask(move |pipeline| pipeline.perception.messages.of(&wanted));
+    let all = shared.asker.ask(move |pipeline| {
+        let perception = &pipeline.perception;
+        let messages = perception.messages.of(&wanted);
+        // Of somebody who refused there is nothing to show, and yet the person is known.
+        let is_known = !messages.is_empty()
+            || perception.people.knows(&wanted)
+            || perception.points.get(&wanted).is_some()
+            || perception.consents.decided().decisions(&wanted).is_some();
+        is_known.then_some(messages)
+    });
     let is = |wanted: &Option<String>, found: &str| wanted.as_deref().is_none_or(|wanted| wanted == found);
-    let mut messages = all.await?;
+    let mut messages = all.await?.ok_or_else(|| Problem::not_found("person", &pseudonym))?;
     messages.retain(|message| {
         states.contains(&message.state) && is(&which.rule, &message.rule) && is(&which.kind, &message.kind)
     });

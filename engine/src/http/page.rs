@@ -1,10 +1,10 @@
 //! The staff page, from inside the binary.
 
-use axum::extract::Path;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use rust_embed::Embed;
 
+use super::request::Path;
 use crate::http::Problem;
 
 /// The files of `dashboard/`.

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 
 use super::lookups::{Asking, Reader, record};
+use super::request::Path;
 use crate::consent::ConsentView;
 use crate::http::{Problem, Shared};
 use crate::people::PersonView;

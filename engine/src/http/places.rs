@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use serde::Deserialize;
 
+use super::request::{Path, Query};
 use crate::alert::State as AlertState;
 use crate::devices::DeviceView;
 use crate::http::paging::{Page, Paging};

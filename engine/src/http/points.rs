@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use serde::Deserialize;
 
 use super::alerts::{BY_MAX, DURABLE_WITHIN};
 use super::lookups::{Asking, Reader, record};
+use super::request::{Body, Path, Written};
 use crate::http::{Problem, Shared};
 use crate::pipeline::wall_clock_us;
 use crate::points::{Deed, EntryView, PointsDeed, PointsView, Refused};
@@ -16,16 +17,16 @@ use crate::points::{Deed, EntryView, PointsDeed, PointsView, Refused};
 /// Bytes of a reason at most.
 const REASON_MAX: usize = 200;
 /// Points given or spent at once, at most.
-const POINTS_MAX: u32 = 1_000_000;
+const POINTS_MAX: i64 = 1_000_000;
 
 /// Points to give or to spend.
 #[derive(Debug, Clone, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Change {
-    /// How many are given; either this or `spend`.
-    grant: Option<u32>,
-    /// How many are spent.
-    spend: Option<u32>,
+    /// How many are given, 1 to 1000000; either this or `spend`.
+    grant: Option<i64>,
+    /// How many are spent, 1 to 1000000.
+    spend: Option<i64>,
     /// For what, or on what.
     reason: String,
     /// The id under which this is done once, however often it is asked for: a receipt's number, say.
@@ -44,6 +45,14 @@ pub(super) struct Reversal {
     id: Option<String>,
     /// Who does it.
     by: Option<String>,
+}
+
+impl Written for Change {
+    const RIGHT: &str = r#"{"grant": 5, "reason": "helped a reader", "id": "receipt-1", "by": "desk"}"#;
+}
+
+impl Written for Reversal {
+    const RIGHT: &str = r#"{"id": "receipt-2", "by": "desk"}"#;
 }
 
 /// A person's points: balance, lots in the order in which they will be spent, and the last entries. It is recorded
@@ -73,13 +82,15 @@ pub(super) async fn points(
 }
 
 /// Gives or spends points.
-#[utoipa::path(post, path = "/api/v1/people/{pseudonym}/points", params(("pseudonym" = String, Path)),
+#[utoipa::path(post, path = "/api/v1/people/{pseudonym}/points",
+    params(("pseudonym" = String, Path), ("Usher-Staff" = Option<String>, Header, description = "Who does it; counts before `by`")),
     request_body = Change, responses((status = 200, body = EntryView), (status = 400, body = Problem),
     (status = 409, body = Problem)))]
 pub(super) async fn change(
     State(shared): State<Arc<Shared>>,
     Path(pseudonym): Path<String>,
-    Json(change): Json<Change>,
+    reader: Reader,
+    Body(change): Body<Change>,
 ) -> Result<Json<EntryView>, Problem> {
     let wrong = |what: String, right: &str| Err(Problem::new(StatusCode::BAD_REQUEST, what).right(right));
     let reason = change.reason.trim().to_owned();
@@ -102,58 +113,77 @@ pub(super) async fn change(
         },
     };
     let deed = match (change.grant, change.spend) {
-        (Some(points), None) if points <= POINTS_MAX => Deed::Grant {
-            points,
+        (Some(points), None) => Deed::Grant {
+            points: number_of("grant", points)?,
             reason,
             expires_us,
         },
-        (None, Some(points)) if points <= POINTS_MAX && expires_us.is_none() => Deed::Spend { points, reason },
-        (None, Some(points)) if points <= POINTS_MAX => {
+        (None, Some(_)) if expires_us.is_some() => {
             return wrong(
                 "'expires_at' stands with 'spend'".to_owned(),
                 "it belongs to 'grant' only",
             );
         }
-        (Some(points), None) | (None, Some(points)) => {
-            return wrong(format!("{points} points are too many"), "1 to 1000000 would be right");
-        }
-        _ => {
+        (None, Some(points)) => Deed::Spend {
+            points: number_of("spend", points)?,
+            reason,
+        },
+        (None, None) => {
             return wrong(
-                "it says neither or both".to_owned(),
-                "either 'grant' or 'spend' would be right",
+                "there is neither 'grant' nor 'spend'".to_owned(),
+                "one of the two would be right",
+            );
+        }
+        (Some(_), Some(_)) => {
+            return wrong(
+                "'grant' and 'spend' stand together".to_owned(),
+                "one of the two would be right",
             );
         }
     };
-    act(&shared, pseudonym, change.id, change.by, deed).await
+    act(&shared, pseudonym, change.id, &reader, change.by, deed).await
+}
+
+/// Points that can be given or spent at once.
+fn number_of(field: &str, points: i64) -> Result<u32, Problem> {
+    let right = match field {
+        "grant" => "1 to 1000000 would be right; what was given is taken back by 'spend', or by reversing its entry",
+        _ => "1 to 1000000 would be right",
+    };
+    let possible = u32::try_from(points)
+        .ok()
+        .filter(|_| (1..=POINTS_MAX).contains(&points));
+    possible.ok_or_else(|| Problem::new(StatusCode::BAD_REQUEST, format!("'{field}' is {points}")).right(right))
 }
 
 /// Takes back a grant or a spending, exactly.
 #[utoipa::path(post, path = "/api/v1/people/{pseudonym}/points/{entry}/reverse",
-    params(("pseudonym" = String, Path), ("entry" = String, Path)), request_body = Option<Reversal>,
+    params(("pseudonym" = String, Path), ("entry" = String, Path),
+        ("Usher-Staff" = Option<String>, Header, description = "Who does it; counts before `by`")), request_body = Option<Reversal>,
     responses((status = 200, body = EntryView), (status = 409, body = Problem)))]
 pub(super) async fn reverse(
     State(shared): State<Arc<Shared>>,
     Path((pseudonym, entry)): Path<(String, String)>,
-    body: Option<Json<Reversal>>,
+    reader: Reader,
+    body: Option<Body<Reversal>>,
 ) -> Result<Json<EntryView>, Problem> {
-    let Reversal { id, by } = body.map(|Json(body)| body).unwrap_or_default();
+    let Reversal { id, by } = body.map(|Body(body)| body).unwrap_or_default();
     let id = id.unwrap_or_else(|| format!("reversed:{entry}"));
-    act(&shared, pseudonym, id, by, Deed::Reverse { entry }).await
+    act(&shared, pseudonym, id, &reader, by, Deed::Reverse { entry }).await
 }
 
 async fn act(
     shared: &Shared,
     person: String,
     id: String,
+    reader: &Reader,
     by: Option<String>,
     deed: Deed,
 ) -> Result<Json<EntryView>, Problem> {
     let id = id.trim().to_owned();
-    let by = by
-        .filter(|by| !by.trim().is_empty())
-        .unwrap_or_else(|| "staff".to_owned());
-    for (what, text) in [("id", &id), ("by", &by)] {
-        if text.is_empty() || text.len() > BY_MAX {
+    let by = by.filter(|by| !by.trim().is_empty());
+    for (what, text) in [("id", Some(&id)), ("by", by.as_ref())] {
+        if let Some(text) = text.filter(|text| text.is_empty() || text.len() > BY_MAX) {
             return Err(
                 Problem::new(StatusCode::BAD_REQUEST, format!("'{what}' has {} bytes", text.len()))
                     .right("1 to 100 would be right"),
@@ -163,7 +193,7 @@ async fn act(
     let deed = PointsDeed {
         person,
         id,
-        by,
+        by: reader.doer(by.as_deref()),
         at_us: wall_clock_us(),
         deed,
     };

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::Router;
-use axum::extract::{Path, Query, Request, State};
+use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::Response;
@@ -19,6 +19,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tower_http::compression::CompressionLayer;
 
 use super::places::OfSite;
+use super::request::{Path, Query};
 use super::{health, protect};
 use crate::bus::BusEvent;
 use crate::http::paging::{Page, Paging};

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use rustc_hash::FxHashSet;
 use serde::{Deserialize, Serialize};
@@ -20,6 +20,7 @@ use usher_queries::statement::{Parameter, Statement, StatementKind};
 use usher_queries::streams::MESSAGE;
 
 use super::lookups::{Asking, Reader, persons_in, record};
+use super::request::{Body, Path, Query, Written};
 use crate::event::Event;
 use crate::http::paging::{Page, Paging};
 use crate::http::{Problem, Shared};
@@ -132,6 +133,10 @@ pub(super) struct Sql {
     /// For a trial: how many hours of event time back from the newest event.
     #[serde(default)]
     pub hours: Option<f64>,
+}
+
+impl Written for Sql {
+    const RIGHT: &str = r#"{"sql": "SELECT zone, persons FROM zones", "limit": 100}"#;
 }
 
 /// What a statement would be.
@@ -267,7 +272,7 @@ pub(super) async fn explain(
 /// Plans SQL without running it.
 #[utoipa::path(post, path = "/api/v1/queries/check", request_body = Sql,
     responses((status = 200, body = Checked), (status = 422, body = Problem)))]
-pub(super) async fn check(State(shared): State<Arc<Shared>>, Json(body): Json<Sql>) -> Result<Json<Checked>, Problem> {
+pub(super) async fn check(State(shared): State<Arc<Shared>>, Body(body): Body<Sql>) -> Result<Json<Checked>, Problem> {
     let statements = shared.statements_of(&body.sql)?;
     if statements.is_empty() {
         return Err(nothing());
@@ -353,7 +358,7 @@ pub(super) struct Put {
 pub(super) async fn put(
     State(shared): State<Arc<Shared>>,
     Path(name): Path<String>,
-    Json(body): Json<Sql>,
+    Body(body): Body<Sql>,
 ) -> Result<Json<Put>, Problem> {
     let mut statements = shared.statements_of(&body.sql)?;
     let (Some(statement), true) = (statements.pop(), statements.is_empty()) else {
@@ -459,7 +464,7 @@ async fn keep(shared: &Shared, name: &str, sql: Option<&str>) -> Result<(), Prob
 pub(super) async fn ask(
     State(shared): State<Arc<Shared>>,
     reader: Reader,
-    Json(body): Json<Sql>,
+    Body(body): Body<Sql>,
 ) -> Result<Json<Rows>, Problem> {
     let sql = body.sql.clone();
     let (mut tables, opening, engagement, decided, places, reached_us, (aliases, memberships)) = shared

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use serde::Serialize;
 
+use super::request::{Path, Query};
 use crate::http::paging::{Page, Paging};
 use crate::http::{Problem, Shared};
 use crate::outbox::{DeadLetterView, ReceiverView, StepId};

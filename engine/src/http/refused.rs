@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use usher_queries::rows::time_to_text;
 
+use super::request::Query;
 use crate::http::paging::{Page, Paging};
 use crate::http::{Problem, Shared};
 use crate::refused::Refusal;
@@ -14,7 +15,7 @@ use crate::refused::Refusal;
 /// A payload that could not be read.
 #[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
 pub(super) struct RefusedView {
-    /// Where it was published.
+    /// Where it was published; nothing where a packet was too large to be read.
     pub topic: String,
     /// When it came, RFC 3339.
     pub received_at: String,

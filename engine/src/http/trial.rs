@@ -21,6 +21,7 @@ use usher_queries::watermark::WatermarkOptions;
 
 use super::lookups::{Asking, Reader, persons_in, record};
 use super::queries::{ROWS_MAX, Rows, Sql, blocking, recent};
+use super::request::Body;
 use crate::consent::Decided;
 use crate::event::{Event, Kind};
 use crate::groups::MEMBERSHIPS;
@@ -73,7 +74,7 @@ pub(super) struct Difference {
 pub(super) async fn trial(
     State(shared): State<Arc<Shared>>,
     reader: Reader,
-    Json(body): Json<Sql>,
+    Body(body): Body<Sql>,
 ) -> Result<Json<Trial>, Problem> {
     let mut statements = shared.statements_of(&body.sql)?;
     let (Some(statement), true) = (statements.pop(), statements.is_empty()) else {

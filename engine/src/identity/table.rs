@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::name_table::{NameTable, Row, pseudonym};
+use crate::name_table::{NameTable, Row, check_name, pseudonym};
 use crate::position::{Mistake, read_file};
 use crate::pseudonym::Secret;
 
@@ -61,6 +61,8 @@ fn rows(file: &Path, text: &str) -> Result<Vec<Row>, Vec<Mistake>> {
     let mut whose: HashMap<String, (String, usize)> = HashMap::new();
     TABLE.rows(file, text, |row| {
         let [person, also] = &row.values;
+        check_name(0, person)?;
+        check_name(1, also)?;
         if person == also {
             let wrong = "`also` is the same as `person`".to_owned();
             return Err((1, wrong, "another name of the same person would be right"));
@@ -107,11 +109,17 @@ mod tests {
             ("person,also,also\n", format!("1:13: the column also is there twice, {header}")),
             (
                 "person,also\nAda,ada\nBen\n",
-                "3:4: the row has 1 values, one for each of the 2 columns would be right".to_owned(),
+                "3:4: the row has 1 value, one for each of the 2 columns would be right".to_owned(),
             ),
             (
                 "person,also\n\"A, B\", \n",
                 "2:8: `also` is empty, a card, a tag or a login as devices send it would be right".to_owned(),
+            ),
+            (
+                "person,also\nAda,p_SECRET\n",
+                "2:5: what begins with p_ is no pseudonym, p_ and 26 letters a to z and digits 2 to 7, as messages have it, or \
+                 a name as devices send it would be right"
+                    .to_owned(),
             ),
             (
                 "person,also\nAda,Ada\n",

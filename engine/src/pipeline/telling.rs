@@ -28,6 +28,7 @@ use crate::messages::{MessageState, MessageStep, MessageView, Withheld};
 use crate::outbox::step::SubjectKey;
 use crate::points::{Entry, PointsDeed, Refused};
 use crate::record::Record;
+use crate::refused::{ReasonClass, Refusal};
 use crate::shed::{OVER_AFTER_US, ShedReason};
 
 /// How often it is noted that messages are shed while nothing can be logged: while that goes on the alert stands.
@@ -343,6 +344,22 @@ impl Pipeline {
         self.note(&Record::Looked(look.clone()), vec![answer]);
         self.perception.lookups.take(look);
         Some(durable)
+    }
+
+    /// Takes refusals of what never became a message, and counts `more` that are not listed. They are durable with the next
+    /// commit, as those of messages are.
+    pub(crate) fn refuse(&mut self, refusals: impl IntoIterator<Item = Refusal>, more: u64) {
+        let mut count = more;
+        for refusal in refusals {
+            count += 1;
+            let record = Record::Refused(refusal);
+            self.note(&record, Vec::new());
+            if let Record::Refused(refusal) = record {
+                self.refused.push(refusal);
+            }
+        }
+        self.counts.refused += count;
+        metrics::counter!("usher_refused_total", "reason" => ReasonClass::TooLarge.as_str()).increment(count);
     }
 
     /// Notes that messages were shed; false when that is to be tried again: before anything was heard there is no event time

@@ -14,6 +14,9 @@ use super::{Deed, Grant, PointsDeed};
 const ENTRIES_MAX: usize = 100;
 /// Spendings that can be taken back, the newest.
 const SPENDINGS_MAX: usize = 100;
+/// In a lot's id, behind what no other person's lot has: the id that a grant by hand was asked under. Two persons may have
+/// been given something under the same, and be one person later.
+const ASKED: char = ':';
 /// Lots without points that are remembered, so that the act behind one does not give its points again. An act that comes
 /// again comes soon: the log knows events it had, and a query says a row again only within its lateness.
 const EMPTY_LOTS_MAX: usize = 200;
@@ -107,7 +110,7 @@ impl EntryKind {
 /// One change of a balance. When it was told does not count: windows and patterns are said sooner or later.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
-    /// Its id: a grant's is made of its act, the others have the one they were asked under.
+    /// Its id: the one it was asked under; that of a grant which a query says is made of its act.
     pub id: String,
     /// What it is.
     pub kind: EntryKind,
@@ -142,6 +145,22 @@ impl Lot {
     /// First those that expire first; those that never do last; among equals those that were earned first.
     fn rank(&self) -> (i64, i64, &str) {
         (self.expires_us.unwrap_or(i64::MAX), self.at_us, &self.id)
+    }
+
+    /// The id of the grant, as its entry has it.
+    fn asked(&self) -> &str {
+        self.id.split_once(ASKED).map_or(&self.id, |(_, asked)| asked)
+    }
+
+    /// The entry of the grant.
+    fn entry(&self) -> Entry {
+        Entry {
+            id: self.asked().to_owned(),
+            kind: EntryKind::Granted,
+            points: i64::from(self.given),
+            reason: Arc::clone(&self.reason),
+            at_us: self.at_us,
+        }
     }
 
     fn is_over(&self, now_us: i64) -> bool {
@@ -273,7 +292,7 @@ impl Account {
     pub(super) fn view(&self, person: &str) -> PointsView {
         let with_points = self.lots.iter().filter(|lot| lot.left > 0);
         let lots = with_points.map(|lot| LotView {
-            id: lot.id.clone(),
+            id: lot.asked().to_owned(),
             reason: lot.reason.to_string(),
             left: lot.left,
             expires_at: lot.expires_us.map(time_to_text),
@@ -291,15 +310,19 @@ impl Account {
         }
     }
 
+    /// The id of the lot of a grant by hand.
+    pub(super) fn lot_by_hand(grant: &Grant) -> String {
+        format!("{}{ASKED}{}", grant.id(), grant.cause)
+    }
+
     /// `None` where the act has given its points before, or has none to give.
-    pub(super) fn grant(&mut self, grant: &Grant, now_us: i64) -> Option<Entry> {
-        let id = grant.id();
+    pub(super) fn grant(&mut self, id: String, grant: &Grant, now_us: i64) -> Option<Entry> {
         let is_over = grant.expires_us.is_some_and(|expires_us| expires_us <= now_us);
         if grant.points == 0 || is_over || self.lots.iter().any(|lot| lot.id == id) {
             return None;
         }
         let lot = Lot {
-            id: id.clone(),
+            id,
             reason: Arc::clone(&grant.reason),
             given: grant.points,
             left: grant.points,
@@ -307,16 +330,11 @@ impl Account {
             expires_us: grant.expires_us,
             is_reversed: false,
         };
+        let entry = lot.entry();
         let at = self.lots.partition_point(|other| other.rank() < lot.rank());
         self.lots.insert(at, lot);
         self.forget_empty_lots();
-        Some(self.enter(
-            id,
-            EntryKind::Granted,
-            i64::from(grant.points),
-            Arc::clone(&grant.reason),
-            grant.at_us,
-        ))
+        Some(self.enter(entry.id, entry.kind, entry.points, entry.reason, entry.at_us))
     }
 
     /// Whether there is or was a lot of that id.
@@ -324,13 +342,21 @@ impl Account {
         self.lots.iter().any(|lot| lot.id == id)
     }
 
-    /// The entry of a grant by hand that is there, under one of these ids.
-    pub(super) fn granted(&self, ids: &[String], grant: &Grant) -> Result<Entry, Refused> {
-        let entry = self.entries.iter().find(|entry| ids.contains(&entry.id));
-        match entry {
-            Some(entry) if entry.points == i64::from(grant.points) => Ok(entry.clone()),
-            _ => Err(Refused::OtherDeed(grant.cause.clone())),
-        }
+    /// What was done before under the id of a grant by hand, whose entry may have one of the ids `before` where an earlier
+    /// version gave it: the same grant, or something else. `None` where nothing was.
+    pub(super) fn granted(&self, before: &[String], grant: &Grant) -> Option<Result<Entry, Refused>> {
+        let is_it = |id: &str| id == grant.cause || before.iter().any(|before| before == id);
+        let entries = self.entries.iter().find(|entry| is_it(&entry.id)).cloned();
+        let spent = || self.spendings.iter().map(|spending| &spending.entry);
+        let done = entries
+            .or_else(|| spent().find(|entry| is_it(&entry.id)).cloned())
+            .or_else(|| self.lots.iter().find(|lot| is_it(lot.asked())).map(Lot::entry))?;
+        let is_same = done.kind == EntryKind::Granted && done.points == i64::from(grant.points);
+        Some(
+            is_same
+                .then_some(done)
+                .ok_or_else(|| Refused::OtherDeed(grant.cause.clone())),
+        )
     }
 
     pub(super) fn spend(&mut self, points: u32, reason: &str, id: &str, at_us: i64) -> Result<Done, Refused> {
@@ -408,7 +434,15 @@ impl Account {
             return Ok(Done::now(entry, self.expire(at_us)));
         }
         let no_entry = || Refused::NoEntry(of.to_owned());
-        let lot = self.lots.iter_mut().find(|lot| lot.id == of).ok_or_else(no_entry)?;
+        // Of two that were given under the same id, the one that can still be taken back.
+        let at = self.lots.iter().position(|lot| lot.asked() == of && !lot.is_reversed);
+        let lot = match at {
+            Some(at) => &mut self.lots[at],
+            None => {
+                let mut lots = self.lots.iter_mut();
+                lots.find(|lot| lot.asked() == of).ok_or_else(no_entry)?
+            }
+        };
         if lot.is_reversed {
             return Err(Refused::Reversed(of.to_owned()));
         }
@@ -437,7 +471,7 @@ impl Account {
         for at in over {
             let lot = &mut self.lots[at];
             let points = i64::from(std::mem::take(&mut lot.left));
-            let (id, reason) = (format!("{}.expired", lot.id), Arc::clone(&lot.reason));
+            let (id, reason) = (format!("{}.expired", lot.asked()), Arc::clone(&lot.reason));
             let at_us = lot.expires_us.unwrap_or(now_us);
             entries.push(self.enter(id, EntryKind::Expired, -points, reason, at_us));
         }

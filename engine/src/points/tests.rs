@@ -161,6 +161,68 @@ fn nobody_is_given_nothing_and_who_is_forgotten_has_nothing() {
     );
 }
 
+#[test]
+fn a_grant_by_hand_has_the_id_that_it_was_asked_under_as_a_spending_has() {
+    let mut ledger = Ledger::new();
+    let hand = |id: &str, points, reason: &str, expires_us| {
+        let reason = reason.to_owned();
+        deed(
+            id,
+            Deed::Grant {
+                points,
+                reason,
+                expires_us,
+            },
+        )
+    };
+    let given = ledger.act(&hand("receipt:1", 5, "helped", None), 0).expect("it is new");
+    assert_eq!((given.id.as_str(), given.points), ("receipt:1", 5));
+    let view = ledger.get("ann").expect("she has points");
+    assert_eq!((&*view.entries[0].id, &*view.lots[0].id), ("receipt:1", "receipt:1"));
+    // Once, whatever it is asked for again.
+    assert_eq!(ledger.act(&hand("receipt:1", 5, "helped a lot", None), DAY), Ok(given));
+    let other = Err(Refused::OtherDeed("receipt:1".to_owned()));
+    assert_eq!(ledger.act(&spend("receipt:1", 5), DAY), other);
+    ledger.act(&spend("s1", 2), DAY).expect("there is enough");
+    assert_eq!(
+        ledger.act(&hand("s1", 2, "helped", None), DAY),
+        Err(Refused::OtherDeed("s1".to_owned()))
+    );
+    assert_eq!(ledger.balance("ann"), 3);
+    ledger.act(&reverse("r1", "s1"), DAY).expect("it was spent");
+    ledger
+        .act(&reverse("r2", "receipt:1"), DAY)
+        .expect("nothing of it is spent");
+    assert_eq!(ledger.balance("ann"), 0);
+    assert_eq!(
+        ledger.act(&reverse("r3", "receipt:1"), DAY),
+        Err(Refused::Reversed("receipt:1".to_owned()))
+    );
+    // What runs out does so under the same id; and what is no longer listed is known all the same.
+    ledger
+        .act(&hand("g2", 4, "helped", Some(3 * DAY)), 2 * DAY)
+        .expect("it is new");
+    ledger.act(&hand("g3", 7, "helped", None), 2 * DAY).expect("it is new");
+    ledger.advance(3 * DAY);
+    let entries = ledger.get("ann").expect("she has points").entries;
+    assert!(
+        entries
+            .iter()
+            .any(|entry| entry.id == "g2.expired" && entry.points == -4),
+        "{entries:?}"
+    );
+    for number in 0..150 {
+        ledger.act(&spend(&format!("x{number}"), 1), 4 * DAY).ok();
+        ledger
+            .act(&reverse(&format!("y{number}"), &format!("x{number}")), 4 * DAY)
+            .ok();
+    }
+    let again = ledger
+        .act(&hand("g3", 7, "helped", None), 5 * DAY)
+        .expect("it was given");
+    assert_eq!((&*again.id, again.at_us, ledger.balance("ann")), ("g3", 2 * DAY, 7));
+}
+
 /// A ledger as a list of all that happened, gone through anew for every question.
 #[derive(Default)]
 struct Plain {

@@ -160,7 +160,8 @@ impl MappedRows {
                         .map(|place| place.map_or(&b""[..], |place| &record[place]));
                     take_values(values, trim, &mut self.row.values)
                 } else {
-                    Err(format!("the row has {} columns, {width} were expected", record.len()))
+                    let noun = if record.len() == 1 { "column" } else { "columns" };
+                    Err(format!("the row has {} {noun}, {width} were expected", record.len()))
                 }
             }
             (Cut::Lines(lines), Layout::Lines { pattern, groups }) => {

@@ -209,7 +209,7 @@ fn rows_of_a_mapping_are_refused_one_by_one() {
         bad,
         [
             r#"line 5: level is "many": a whole number was expected"#,
-            "line 6: the row has 1 columns, 2 were expected",
+            "line 6: the row has 1 column, 2 were expected",
             r#"line 9: the day is "99999999": no calendar goes so far"#,
             r#"line 10: the day is "a": a whole number was expected"#,
             "line 13: level is -5: too far from the row before",

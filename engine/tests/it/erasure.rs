@@ -32,6 +32,29 @@ pub(crate) fn files_with(folder: &Path, texts: &[String]) -> std::io::Result<Vec
     Ok(found)
 }
 
+/// Who asked for an erasure, as its receipt has it.
+async fn asked_by(usher: &Usher, query: &str, staff: Option<&str>) -> Result<Value, Box<dyn std::error::Error>> {
+    // Of somebody whom nobody knows; the log may have had such a person all the same.
+    let url = format!("http://{}/api/v1/people/p_{}{query}", usher.http, "a".repeat(26));
+    let request = staff.iter().fold(Client::new().delete(url), |request, staff| {
+        request.header("Usher-Staff", *staff)
+    });
+    let answer = request.send().await?;
+    assert_eq!(answer.status().as_u16(), 202);
+    let receipt: Value = answer.json().await?;
+    Ok(receipt["by"].clone())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_erases_is_who_the_header_says_and_then_the_query_string() -> TestResult {
+    let usher = Usher::start()?;
+    assert_eq!(asked_by(&usher, "?by=fake", Some("real")).await?, "real");
+    assert_eq!(asked_by(&usher, "", Some("real")).await?, "real");
+    assert_eq!(asked_by(&usher, "?by=desk", None).await?, "desk");
+    assert_eq!(asked_by(&usher, "", None).await?, "staff");
+    Ok(())
+}
+
 async fn erased(usher: &Usher, person: &str) -> Result<(u16, Value), Box<dyn std::error::Error>> {
     let url = format!("http://{}/api/v1/people/{person}?by=desk", usher.http);
     let response = Client::new().delete(url).send().await?;

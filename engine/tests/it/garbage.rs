@@ -1,9 +1,11 @@
 //! What should not come is counted, kept and explained, and the engine lives.
 
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
-use crate::TestResult;
 use crate::usher::Usher;
+use crate::{TestResult, soon, until};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn garbage_is_counted_kept_and_explained() -> TestResult {
@@ -82,5 +84,47 @@ async fn garbage_is_counted_kept_and_explained() -> TestResult {
     let next = page["next"].as_str().ok_or("there is more")?;
     let rest = usher.get(&format!("/api/v1/refused?limit=10&after={next}")).await?;
     assert_eq!(rest["items"].as_array().map(Vec::len), Some(4), "{rest}");
+    Ok(())
+}
+
+/// A packet that the broker does not even read ends its connection. It is told all the same, with whose it was, also after a
+/// restart.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_packet_that_is_too_large_for_the_broker_is_counted_and_explained() -> TestResult {
+    let usher = Usher::start()?;
+    let mut device = TcpStream::connect(usher.mqtt.trim_start_matches("mqtt://")).await?;
+    // CONNECT of MQTT 3.1.1, which is told no largest size, and the begin of a PUBLISH of 17 MiB.
+    device
+        .write_all(b"\x10\x12\x00\x04MQTT\x04\x02\x00\x3c\x00\x06door-1")
+        .await?;
+    let mut answer = [0; 4];
+    device.read_exact(&mut answer).await?;
+    assert_eq!(answer, [0x20, 2, 0, 0], "connected");
+    device.write_all(b"\x32\x80\x80\xc0\x08\x00\x0ausher/in/a").await?;
+    // It ends, with a word before or without.
+    let mut rest = Vec::new();
+    let _ = soon("the end of the connection", device.read_to_end(&mut rest)).await?;
+
+    let is_there = |refused: &Value| !refused["items"][0].is_null();
+    let refused = until("the refusal", || usher.get("/api/v1/refused"), is_there).await?;
+    let item = &refused["items"][0];
+    assert_eq!(
+        (&item["class"], &item["size"]),
+        (&json!("too_large"), &json!((17 << 20) + 5)),
+        "{item}"
+    );
+    let reason = item["reason"].as_str().unwrap_or_default();
+    assert!(
+        reason.starts_with("a packet of 17825797 bytes from the client 'door-1' ended its connection and was not read"),
+        "{item}"
+    );
+    let metrics = usher.get_text("/metrics").await?;
+    assert!(
+        metrics.contains(r#"usher_refused_total{reason="too_large"} 1"#),
+        "{metrics}"
+    );
+    assert_eq!(usher.get("/api/v1/status").await?["counts"]["refused"], 1);
+    let usher = usher.terminate_and_start_again()?;
+    assert_eq!(usher.get("/api/v1/refused").await?["items"], refused["items"]);
     Ok(())
 }

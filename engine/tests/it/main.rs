@@ -22,6 +22,7 @@ mod own_broker;
 mod page;
 mod planning;
 mod points;
+mod problems;
 mod recordings;
 mod shed;
 #[path = "../../../connectors/tests/it/small_disk.rs"]

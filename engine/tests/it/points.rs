@@ -59,8 +59,19 @@ async fn points_are_given_once_spent_once_and_kept_over_a_crash() -> TestResult 
     let detail = problem["detail"].to_string();
     assert!(detail.contains("8 points are wanted and 7 are there"), "{detail}");
     for (wrong, word) in [
-        (json!({"spend": 1, "grant": 1, "reason": "x", "id": "i"}), "either"),
+        (
+            json!({"spend": 1, "grant": 1, "reason": "x", "id": "i"}),
+            "one of the two",
+        ),
         (json!({"grant": 1, "reason": " ", "id": "i"}), "reason"),
+        (
+            json!({"grant": -5, "reason": "x", "id": "i"}),
+            "'grant' is -5; 1 to 1000000 would be right",
+        ),
+        (
+            json!({"spend": 0, "reason": "x", "id": "i"}),
+            "'spend' is 0; 1 to 1000000 would be right",
+        ),
         (
             json!({"grant": 1, "reason": "x", "id": "i", "expires_at": "soon"}),
             "no time",

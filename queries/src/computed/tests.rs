@@ -29,8 +29,9 @@ const FIELDS: [(&str, Kind); 10] = [
     ("q", Kind::Bool),
 ];
 /// For LIKE: with no special sign, with one at either end or both, and such as stand for something else.
-const PATTERNS: [&str; 12] = [
-    "'a'", "''", "'a%'", "'%b'", "'%a%'", "'%'", "'%%'", "'_b'", "'a%b'", r"'\%a'", r"'a\%'", "'%图%'",
+const PATTERNS: [&str; 15] = [
+    "'ZONE'", "'%oN%'", "'ä%'", "'a'", "''", "'a%'", "'%b'", "'%a%'", "'%'", "'%%'", "'_b'", "'a%b'", r"'\%a'",
+    r"'a\%'", "'%图%'",
 ];
 /// How deep an expression may be nested.
 const DEPTH: usize = 3;
@@ -150,7 +151,7 @@ impl Choices<'_> {
             }
             (Kind::Bool, 2) => {
                 if self.below(2) == 1 {
-                    let (asked, pattern) = (self.of(&["LIKE", "NOT LIKE", "ILIKE"]), self.of(&PATTERNS));
+                    let (asked, pattern) = (self.of(&["LIKE", "NOT LIKE", "ILIKE", "NOT ILIKE"]), self.of(&PATTERNS));
                     return format!("({} {asked} {pattern})", self.expression(Kind::Text, depth));
                 }
                 let asked = self.of(&["LIKE 'a%'", "IN ('a', 'b', 'c', 'd', 'e')", "IS NULL", "IS NOT NULL"]);
@@ -290,4 +291,37 @@ fn compare(bytes: &[u8]) -> Result<bool, TestCaseError> {
         }
     }
     Ok(true)
+}
+
+/// What DataFusion makes of `regexp_like(s, 'seat|quiet|座|静', 'i')`, which the shipped rules ask, needs no batch either.
+#[test]
+fn words_in_letters_of_either_case_need_no_batch() {
+    let schema = schema();
+    let columns = DFSchema::try_from(schema.clone()).expect("it is one");
+    let context = SessionContext::new();
+    let asked = "s ILIKE '%seat%' OR s ILIKE '%quiet%' OR s ILIKE '%座%' OR s ILIKE '%静%'";
+    let logical = context.parse_sql_expr(asked, &columns).expect("it is right");
+    let physical = context.create_physical_expr(logical, &columns).expect("it is right");
+    let computed = Computed::new(physical, &schema).expect("it can be computed");
+    let written = format!("{:?}", computed.single);
+    assert!(written.contains("any_case") && !written.contains("Stock"), "{written}");
+    for (text, holds) in [
+        ("a Quiet corner", true),
+        ("SEATS", true),
+        ("座位", true),
+        ("silk road", false),
+    ] {
+        let row: Vec<Value> = FIELDS
+            .iter()
+            .map(|(name, _)| {
+                if *name == "s" {
+                    Value::Text(text.into())
+                } else {
+                    Value::Null
+                }
+            })
+            .collect();
+        let value = computed.value(&row).expect("it has one");
+        assert_eq!(format!("{value:?}"), format!("{:?}", Value::Bool(holds)), "{text}");
+    }
 }

@@ -39,6 +39,7 @@ use crate::columns::pseudonym;
 use crate::consent::{Change, Decided};
 use crate::event::{Event, Reading, Response};
 use crate::identity::{Aliases, Owners};
+use crate::people::OfMessage;
 use crate::points::Grant;
 use crate::rule::Rule;
 use crate::settings::MessageSettings;
@@ -123,6 +124,15 @@ pub enum MessageStep {
     },
 }
 
+/// What became of a message, for the figures of its person.
+#[derive(Debug)]
+pub(crate) struct Noted {
+    pub(crate) person: Arc<str>,
+    /// The name under which it was found.
+    pub(crate) name: Arc<str>,
+    pub(crate) what: OfMessage,
+}
+
 /// A message's place in the list of all: when it was decided, whose it is, its id.
 type Listed = (i64, Arc<str>, String);
 
@@ -148,8 +158,8 @@ pub struct Messages {
     /// What became of messages, to be told to queries.
     said: Vec<Said>,
     grants: Vec<Grant>,
-    /// To whom messages went out, one each.
-    sent: Vec<Arc<str>>,
+    /// What became of messages, for the figures of their persons.
+    noted: Vec<Noted>,
     /// The watermark up to which all was decided.
     decided_us: i64,
     has_changed: bool,
@@ -209,7 +219,7 @@ impl Messages {
             unsaid: Vec::new(),
             said: Vec::new(),
             grants: Vec::new(),
-            sent: Vec::new(),
+            noted: Vec::new(),
             decided_us: i64::MIN,
             has_changed: false,
             overflow_told: false,
@@ -422,11 +432,13 @@ impl Messages {
         let Some(recipient) = self.recipients.get_mut(person) else {
             return;
         };
-        let before = recipient.message(&answer.message).map(|message| message.state);
+        let before = recipient.message(&answer.message);
+        let (state, rating) = before.map_or((None, None), |message| (Some(message.state), message.rating));
         let Some(message) = recipient.answer(answer, &self.terms) else {
             return;
         };
-        let is_accepted = before != Some(message.state) && message.state == MessageState::Accepted;
+        let has_turned = state != Some(message.state);
+        let is_accepted = has_turned && message.state == MessageState::Accepted;
         if let Some(points) = message.points.filter(|_| is_accepted) {
             self.grants.push(Grant {
                 person: Arc::clone(person),
@@ -437,12 +449,28 @@ impl Messages {
                 expires_us: None,
             });
         }
-        if before != Some(message.state) {
+        let at_us = answer.at_us.max(message.at_us);
+        if has_turned {
             self.unsaid.push(MessageStep::Turned(Arc::new(message.view(person))));
-            let at_us = answer.at_us.max(message.at_us);
-            self.said.push(Said::turned(person, message, at_us, met_us));
+            self.said.push(Said::turned(person, message.clone(), at_us, met_us));
+            match message.state {
+                MessageState::Accepted => self.note_for_figures(person, &message.id, OfMessage::Accepted),
+                MessageState::Declined => self.note_for_figures(person, &message.id, OfMessage::Declined),
+                _ => {}
+            }
+        }
+        if rating.is_none() && message.rating.is_some() {
+            self.said.push(Said::rated(person, message, at_us, met_us));
         }
         self.note(person);
+    }
+
+    fn note_for_figures(&mut self, person: &Arc<str>, id: &str, what: OfMessage) {
+        self.noted.push(Noted {
+            person: Arc::clone(person),
+            name: Arc::clone(self.owners.name(person, id)),
+            what,
+        });
     }
 
     /// Leaves a person out of what is counted of rules from now on.
@@ -458,7 +486,7 @@ impl Messages {
     fn withdraw(&mut self, person: &Arc<str>, at_us: i64, met_us: i64) {
         // What comes of what was forgotten would otherwise come to who opts in before it is taken.
         self.grants.retain(|grant| grant.person != *person);
-        self.sent.retain(|whose| whose != person);
+        self.noted.retain(|noted| noted.person != *person);
         self.owners.keep(person, |_| false);
         let mut open = Vec::new();
         if let Some(former) = self.remove(person) {
@@ -527,7 +555,7 @@ impl Messages {
             let is_over = recipient.advance(due_us, &deciding, &mut happened);
             for message in &happened.turned {
                 if message.state == MessageState::Sent {
-                    self.sent.push(Arc::clone(&person));
+                    self.note_for_figures(&person, &message.id, OfMessage::Sent);
                 }
                 let at_us = match message.state {
                     MessageState::Expired => message.expires_us.min(due_us),
@@ -599,9 +627,9 @@ impl Messages {
         std::mem::take(&mut self.grants)
     }
 
-    /// To whom messages went out since the last call, once for each of them.
-    pub(crate) fn take_sent(&mut self) -> Vec<Arc<str>> {
-        std::mem::take(&mut self.sent)
+    /// Which messages went out since the last call, and which were accepted or declined in time, for the figures of their persons.
+    pub(crate) fn take_noted(&mut self) -> Vec<Noted> {
+        std::mem::take(&mut self.noted)
     }
 
     /// Whether a message still stands.

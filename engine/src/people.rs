@@ -10,6 +10,7 @@ mod erasing;
 mod figures;
 mod former;
 mod kept;
+mod mail;
 mod relation;
 mod repair;
 mod rules;
@@ -34,6 +35,7 @@ use self::figures::{Figures, Happening};
 pub use self::former::{KnownOfForm3, KnownOfForm5, opted_out_of_form_3, opted_out_of_form_5};
 use self::kept::Taking;
 pub use self::kept::{Known, Waiting};
+pub use self::mail::OfMessage;
 use self::repair::Repairing;
 pub use self::repair::{Beginning, Past, Repairs, Wanted};
 use self::rules::Rules;
@@ -203,7 +205,9 @@ impl People {
             None => {
                 let person = Arc::clone(person);
                 self.make_room();
-                self.put(person, Figures::first(time_us, &act.source))
+                let mut figures = Figures::first(time_us, &act.source);
+                figures.set_messages(self.repairing.mail.take_unseen(&person));
+                self.put(person, figures)
             }
         };
         let Some(person) = self.people.get_mut(place as usize) else {
@@ -271,18 +275,6 @@ impl People {
         rows
     }
 
-    /// A message went out to a person.
-    pub fn note_message(&mut self, person: &str) {
-        self.repairing.note_message(person);
-        if let Some(place) = self.places.get(person)
-            && let Some(known) = self.people.get_mut(*place as usize)
-        {
-            let messages = known.figures.relation().messages;
-            known.figures.set_messages(messages.saturating_add(1));
-            note(&mut self.taking, known, *place);
-        }
-    }
-
     /// Whether anything is known of a person.
     pub fn knows(&self, person: &str) -> bool {
         let person = self.aliases.resolve(person);
@@ -294,6 +286,9 @@ impl People {
     pub fn opt_out(&mut self, person: &Arc<str>) {
         self.forget(person);
         self.repairing.forget(person);
+        for name in self.aliases.names(person) {
+            self.repairing.mail.forget(name);
+        }
         self.let_go_of_held(|act, aliases| aliases.person(&act.person) == person);
     }
 
@@ -384,7 +379,7 @@ impl People {
         let person = self.aliases.resolve(person);
         let is_theirs = |act: &Act| self.aliases.resolve(&act.person) == person;
         let held = self.held.iter().filter(|(_, act)| is_theirs(act));
-        let figures = self.seen(self.figures(person), held, clock_us)?;
+        let figures = self.seen(person, self.figures(person), held, clock_us)?;
         let mut view = PersonView::of(person, &figures, clock_us, &self.rules);
         view.also = u32::try_from(self.aliases.also(person)).unwrap_or(u32::MAX);
         view.is_provisional = self.repairing.repairs.contains_key(person);
@@ -405,13 +400,18 @@ impl People {
     /// Figures as they will be when the watermark has passed what has come by now, and `clock_us`.
     fn seen<'a>(
         &self,
+        person: &str,
         figures: Option<&Figures>,
         held: impl IntoIterator<Item = (&'a HeldKey, &'a Act)>,
         clock_us: i64,
     ) -> Option<Figures> {
         let (mut figures, mut said) = (figures.cloned(), Vec::new());
         for (key, act) in held {
-            let figures = figures.get_or_insert_with(|| Figures::first(key.time_us, &act.source));
+            let figures = figures.get_or_insert_with(|| {
+                let mut first = Figures::first(key.time_us, &act.source);
+                first.set_messages(self.repairing.mail.of_unseen(person));
+                first
+            });
             figures.advance(key.time_us, &self.rules, &mut said);
             figures.take(key.time_us, act, &self.rules, &mut said);
         }
@@ -431,7 +431,7 @@ impl People {
         }
         let mut all = Vec::with_capacity(self.len());
         let mut add = |person: &str, figures: Option<&Figures>, held: Vec<(&HeldKey, &Act)>| {
-            if let Some(figures) = self.seen(figures, held, clock_us) {
+            if let Some(figures) = self.seen(person, figures, held, clock_us) {
                 let view = PersonView::of(person, &figures, clock_us, &self.rules);
                 all.push((view, figures.first_us, figures.last_us));
             }

@@ -364,8 +364,8 @@ impl Perception {
         self.raise_of_nobody_who_refuses(&mut outputs);
         let mut steps = Vec::new();
         self.alerts.take(&outputs, said, budget, moment, &mut steps);
-        for person in self.messages.take_sent() {
-            self.people.note_message(&person);
+        for noted in self.messages.take_noted() {
+            self.people.note_message(&noted.person, &noted.name, noted.what);
         }
         for grant in self.messages.take_grants() {
             if self.is_served(&grant.person) {

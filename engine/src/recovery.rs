@@ -13,8 +13,8 @@ use usher_queries::query_set::Restored;
 /// 1: parts written whole, in the log's database. 2: chains of changes, in files. 3: so of alerts, and of rows that wait in
 /// joins, for an absence and for a pattern. 4: of people their visits, what is usual of each, and what waits for the watermark.
 /// 5: who is inside each zone, what anybody may see, and who looked people up. 6: of people what they wanted
-/// and got, and in how many visits they took part.
-pub const FORMAT: u32 = 6;
+/// and got, and in how many visits they took part. 7: of people which messages they accepted and declined in time, as messages tell it.
+pub const FORMAT: u32 = 7;
 
 /// What is done with a checkpoint because of its format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

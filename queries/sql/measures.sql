@@ -210,6 +210,7 @@ SELECT
   ) AS mean_minutes_to_answer,
   count(DISTINCT person) AS persons
 FROM TUMBLE(message, event_time, INTERVAL '7 days', INTERVAL '4 days')
+WHERE state <> 'rated'
 GROUP BY site, zone, rule, kind, window_start, window_end;
 
 -- Demands: what persons wanted of the catalogue and of items, and what of it they got, at the time at which they asked. A request
@@ -277,13 +278,17 @@ FROM TUMBLE(of_visits, event_time, INTERVAL '28 days', INTERVAL '4 days')
 GROUP BY site, cohort, service, window_start, window_end;
 
 -- Trust: whether people take what they are offered, and come again, by four weeks. The mean of the share of answers that say yes,
--- where opting out is the strongest no, and of the share of persons who came that had come before. Where nobody answered it
+-- of which a message that was sent has one, the first in time, and where opting out is the strongest no, and of the share of persons who came that had come before. Where nobody answered it
 -- is the latter alone. Between 0 and 1. For those who answer for how people are treated.
 CREATE QUERY measure_trust WITH (purpose = 'research', emit = 'update', lateness = '1 minute') AS
 WITH signs AS (
+  SELECT site, person, event_time, state AS response, CAST(NULL AS BIGINT) AS visit_number
+  FROM message
+  WHERE state IN ('accepted', 'declined')
+  UNION ALL
   SELECT site, person, event_time, response, CAST(NULL AS BIGINT) AS visit_number
   FROM reply
-  WHERE response IN ('accepted', 'declined', 'opted_out')
+  WHERE response = 'opted_out'
   UNION ALL
   SELECT site, person, event_time, CAST(NULL AS VARCHAR) AS response, visit_number
   FROM visit

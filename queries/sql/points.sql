@@ -20,7 +20,7 @@ FROM loans MATCH_RECOGNIZE (
 ) AS m
 WHERE person IS NOT NULL;
 
--- Points for feedback: an answer with a rating gives two points, once a message. Read by the ledger.
+-- Points for feedback: the first rating of a message that was sent to its reader gives two points. Read by the ledger.
 CREATE QUERY grant_feedback AS
 SELECT
   person,
@@ -29,8 +29,8 @@ SELECT
   message AS cause,
   event_time,
   CAST(365 AS BIGINT) AS expires_days
-FROM reply
-WHERE rating IS NOT NULL AND person IS NOT NULL;
+FROM message
+WHERE state = 'rated' AND person IS NOT NULL;
 
 -- A challenge: three loans within four weeks give fifteen points, once a period. Read by the ledger, as all queries whose
 -- names begin with challenge_.

@@ -76,7 +76,7 @@ pub(crate) fn compile(
     };
     refuse_what_cannot_stream(plan, statement, catalog)?;
     compiler.node(plan)?;
-    let follows = compiler.refuse_two_times()?;
+    let follows = compiler.refuse_two_times(plan)?;
     let emit = statement
         .emit
         .unwrap_or(if compiler.windowed { Emit::Close } else { Emit::Update });
@@ -247,15 +247,18 @@ impl Compiler<'_> {
     }
 
     /// What people were sent is known when all else has been said of the same time, and what comes of it goes on by itself.
-    /// Tells whether this does.
-    fn refuse_two_times(&self) -> Result<bool, QueryError> {
+    /// Tells whether this does. Rows of both may be counted in the same windows: each is judged by the watermark that it met itself,
+    /// whichever comes first, and windows close when all is known.
+    fn refuse_two_times(&self, plan: &LogicalPlan) -> Result<bool, QueryError> {
         let (follows, others): (Vec<&str>, Vec<&str>) =
             self.pipeline.sources().partition(|name| self.catalog.follows(name));
         let Some(first) = follows.first() else { return Ok(false) };
-        if let Some(other) = others.first() {
+        let is_counted = self.windowed && self.statement.kind == StatementKind::Query && self.only_counts(plan, false);
+        if let Some(other) = others.first().filter(|_| !is_counted) {
             return Err(self.at(first).mistake(
                 format!("'{first}' is known later than '{other}' of the same time, and both are read"),
-                "read each in a query of its own; a reference table may be joined with either",
+                "read each in a query of its own, or count both with UNION ALL in windows of the same query; a reference table \
+                 may be joined with either",
             ));
         }
         if matches!(&self.statement.kind, StatementKind::Alert(alert) if alert.message.is_some()) {
@@ -268,6 +271,25 @@ impl Compiler<'_> {
             ));
         }
         Ok(true)
+    }
+
+    /// Whether rows of built-in streams are counted in windows, and nothing else happens to them.
+    fn only_counts(&self, plan: &LogicalPlan, is_counted: bool) -> bool {
+        match plan {
+            LogicalPlan::SubqueryAlias(alias) => self.only_counts(&alias.input, is_counted),
+            LogicalPlan::Projection(projection) => self.only_counts(&projection.input, is_counted),
+            LogicalPlan::Filter(filter) => self.only_counts(&filter.input, is_counted),
+            LogicalPlan::Aggregate(aggregate) => !is_counted && self.only_counts(&aggregate.input, true),
+            LogicalPlan::Union(union) => union.inputs.iter().all(|input| self.only_counts(input, is_counted)),
+            LogicalPlan::TableScan(scan) => {
+                let entry = self.catalog.get(scan.table_name.table());
+                is_counted && entry.is_some_and(|entry| matches!(entry.relation, Relation::Stream { .. }))
+            }
+            other => window_of(other).is_some_and(|window| {
+                let has_ends = Assigner::of(window.spec, self.catalog.opening_hours()).is_some();
+                has_ends && self.only_counts(&window.input, is_counted)
+            }),
+        }
     }
 
     fn leaf(&mut self, scan: &logical_expr::TableScan) -> Result<usize, QueryError> {

@@ -21,7 +21,7 @@ pub const DERIVED_STREAMS: [&str; 3] = [VISIT, ENGAGEMENT, MESSAGE];
 pub const VISIT: &str = "visit";
 /// The stream of changes of persons' life cycle and tier.
 pub const ENGAGEMENT: &str = "engagement";
-/// The stream of messages to persons, a row for each change of a message's state. Queries find what is written, so that what
+/// The stream of messages to persons, a row for each change of a message's state, and one when it is first rated. Queries find what is written, so that what
 /// reads it goes on behind all others.
 pub const MESSAGE: &str = "message";
 /// How long after a person was last seen a visit is over, microseconds, where nobody says: so far its row is behind the
@@ -175,6 +175,7 @@ fn derived_fields(name: &str) -> Vec<Field> {
             field("priority", Int64),
             field("decided_at", time_type()),
             optional("points", Int64),
+            optional("rating", Int64),
         ],
         _ => vec![
             field("person", Utf8),

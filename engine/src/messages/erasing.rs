@@ -15,7 +15,8 @@ impl Messages {
             None => who.among(self.recipients.keys()),
         };
         self.grants.retain(|grant| !who.is(&grant.person));
-        self.sent.retain(|person| !who.is(person));
+        self.noted
+            .retain(|noted| !who.is(&noted.person) && !who.is(&noted.name));
         self.acts.retain(|placed| !who.is(&placed.person));
         self.said.retain(|said| !who.is(said.person()));
         self.unsaid.retain(|step| match step {

@@ -13,7 +13,10 @@ use crate::derived_id::derived_id;
 /// The state of a message whose person opted out before answering it.
 const WITHDRAWN: &str = "withdrawn";
 
-/// A message is in another state.
+/// What is said of a message that is rated for the first time; it stays in its state.
+const RATED: &str = "rated";
+
+/// A message is in another state, or was rated.
 #[derive(Debug, Clone)]
 pub(super) struct Said {
     person: Arc<str>,
@@ -41,6 +44,14 @@ impl Said {
     pub(super) fn withdrawn(person: &Arc<str>, message: Message, at_us: i64, met_us: i64) -> Self {
         Self {
             state: WITHDRAWN,
+            ..Self::turned(person, message, at_us, met_us)
+        }
+    }
+
+    /// A message that the person rates for the first time, be it open, answered or over.
+    pub(super) fn rated(person: &Arc<str>, message: Message, at_us: i64, met_us: i64) -> Self {
+        Self {
+            state: RATED,
             ..Self::turned(person, message, at_us, met_us)
         }
     }
@@ -76,6 +87,9 @@ impl Said {
             message
                 .points
                 .map_or(Value::Null, |points| Value::Int(i64::from(points))),
+            message
+                .rating
+                .map_or(Value::Null, |rating| Value::Int(i64::from(rating))),
         ];
         Row {
             schema: schema(),

@@ -4,6 +4,7 @@ mod life;
 mod names;
 mod order;
 mod random;
+mod replies;
 mod stream;
 
 use std::sync::Arc;

@@ -20,13 +20,13 @@ const OF_THE_WEB: std::ops::Range<usize> = 3..10;
 /// What stands in `site.toml` as the role of a device or zone through which people leave.
 const EXIT: &str = "exit";
 
-/// What a person answered to a message.
+/// What a person replied to a message, which is told by a hash of its id: whether it was sent to the person nobody has asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) enum Answer {
-    /// Yes.
-    Accepted,
-    /// No.
-    Declined,
+pub(super) enum Reply {
+    /// That it was opened.
+    Opened(u64),
+    /// Yes or no.
+    Answered(u64),
 }
 
 /// What a person did with an item, which is told by a hash of it and its site.
@@ -57,7 +57,7 @@ pub(super) struct Act {
     pub(super) clicks: u32,
     /// Seen by a reader at a way out.
     pub(super) leaves: bool,
-    pub(super) answer: Option<Answer>,
+    pub(super) reply: Option<Reply>,
     /// The item that was asked for or borrowed.
     pub(super) item: Option<OfItem>,
 }
@@ -94,29 +94,36 @@ impl Act {
             found,
             clicks,
             leaves: action(RfidAction::Read) && is_exit(source, places),
-            answer: match reading {
-                Reading::Reply { response, .. } => match response {
-                    Response::Accepted => Some(Answer::Accepted),
-                    Response::Declined => Some(Answer::Declined),
-                    _ => None,
-                },
-                _ => None,
-            },
+            reply: reply(reading),
             item: of_item(&source.site, reading),
         }
     }
 }
 
-fn of_item(site: &str, reading: &Reading) -> Option<OfItem> {
-    let hashed = |item: &str| {
-        let mut hasher = blake3::Hasher::new();
-        // A site has no such letter in its name: "a" and "b/c" are not "a/b" and "c".
-        for part in [site, "\u{0}", item] {
-            hasher.update(part.as_bytes());
-        }
-        let hash = hasher.finalize();
-        u64::from_le_bytes(hash.as_bytes()[..8].try_into().expect("a hash has 32 bytes"))
+/// The hash of what these parts name.
+fn hashed(parts: &[&str]) -> u64 {
+    let mut hasher = blake3::Hasher::new();
+    for part in parts {
+        hasher.update(part.as_bytes());
+    }
+    let hash = hasher.finalize();
+    u64::from_le_bytes(hash.as_bytes()[..8].try_into().expect("a hash has 32 bytes"))
+}
+
+fn reply(reading: &Reading) -> Option<Reply> {
+    let Reading::Reply { message, response, .. } = reading else {
+        return None;
     };
+    match response {
+        Response::Opened => Some(Reply::Opened(hashed(&[message]))),
+        Response::Accepted | Response::Declined => Some(Reply::Answered(hashed(&[message]))),
+        Response::OptedOut | Response::OptedIn => None,
+    }
+}
+
+fn of_item(site: &str, reading: &Reading) -> Option<OfItem> {
+    // A site has no such letter in its name: "a" and "b/c" are not "a/b" and "c".
+    let hashed = |item: &str| hashed(&[site, "\u{0}", item]);
     match reading {
         Reading::Click {
             action,
@@ -160,7 +167,12 @@ fn services(reading: &Reading) -> u16 {
         Reading::Click { action, .. } if of_the_web(action) => bit(action),
         Reading::Click { .. } => bit("other"),
         Reading::Reply { rating: Some(_), .. } => bit("reply") | bit("rating"),
-        Reading::Reply { .. } => bit("reply"),
+        Reading::Reply {
+            response: Response::Accepted | Response::Declined,
+            ..
+        } => bit("reply"),
+        // Programs open messages by themselves.
+        Reading::Reply { .. } => 0,
         Reading::Gate(_) | Reading::Seat { .. } | Reading::Identify { .. } | Reading::Consent { .. } => 0,
     }
 }

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::act::{Act, OfItem};
+use super::mail::OfMessages;
 use super::relation::{NOTHING, Relation, share};
 use super::rules::{DAY_US, Gaps, LifeCycle, Rules, SETTLED, days, micros};
 use super::visit::{Away, Visit};
@@ -294,9 +295,6 @@ impl Figures {
         self.services |= act.services;
         self.told = self.told.saturating_add(act.told);
         self.found = self.found.saturating_add(act.found);
-        if let Some(answer) = act.answer {
-            self.relation.get_or_insert_default().answer(answer);
-        }
         match (act.item, &mut self.relation) {
             (Some(OfItem::Lent(_)), None) | (None, _) => {}
             (Some(of), relation) => relation.get_or_insert_default().deal(at_us, of),
@@ -312,7 +310,10 @@ impl Figures {
         self.weeks |= 1_u64.checked_shl(self.week.abs_diff(week)).unwrap_or(0);
         // An act that comes late counts as much as if it had come in time.
         self.decay_to(now_us, rules);
-        self.score += act.weight * rules.decay(self.decayed_us - at_us);
+        let says_more = |reply| self.relation.get_or_insert_default().reply(reply);
+        if act.reply.is_none_or(says_more) {
+            self.score += act.weight * rules.decay(self.decayed_us - at_us);
+        }
     }
 
     fn come_from(&mut self, act: &Act) {
@@ -469,8 +470,13 @@ impl Figures {
         self.relation.as_deref().unwrap_or(&NOTHING)
     }
 
-    /// So many messages went out to the person.
-    pub(super) fn set_messages(&mut self, messages: u32) {
+    /// What became of messages to the person.
+    pub(super) fn messages(&self) -> OfMessages {
+        self.relation().messages
+    }
+
+    /// That became of messages to the person.
+    pub(super) fn set_messages(&mut self, messages: OfMessages) {
         if messages != self.relation().messages {
             self.relation.get_or_insert_default().messages = messages;
         }

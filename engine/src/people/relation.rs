@@ -5,7 +5,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::act::{Answer, OfItem};
+use super::act::{OfItem, Reply};
+use super::mail::OfMessages;
 use super::rules::DAY_US;
 
 /// A loan serves what was asked for no longer ago, as the measures of benefit have it.
@@ -16,9 +17,8 @@ pub(super) const OPEN_MAX: usize = 64;
 
 /// What is there of who has none of it.
 pub(super) static NOTHING: Relation = Relation {
-    accepted: 0,
-    declined: 0,
-    messages: 0,
+    messages: OfMessages::NONE,
+    replied: None,
     requests: 0,
     served: 0,
     took_part: 0,
@@ -28,10 +28,10 @@ pub(super) static NOTHING: Relation = Relation {
 /// What a person asked for, was sent and answered, in figures.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Relation {
-    pub(super) accepted: u32,
-    pub(super) declined: u32,
-    /// Messages that went out to the person.
-    pub(super) messages: u32,
+    /// Messages that went out to the person, and what became of them.
+    pub(super) messages: OfMessages,
+    /// The message that the person replied to last, be it one that was sent or not.
+    replied: Option<Replied>,
     /// Requests of items.
     pub(super) requests: u32,
     /// Those of them that a loan served.
@@ -40,6 +40,15 @@ pub(super) struct Relation {
     pub(super) took_part: u32,
     /// Requests that a loan may still serve, in the order of their times.
     open: Vec<Request>,
+}
+
+/// What the person replied to a message.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+struct Replied {
+    /// The message, hashed.
+    message: u64,
+    is_opened: bool,
+    is_answered: bool,
 }
 
 /// A request of an item.
@@ -51,13 +60,23 @@ struct Request {
 }
 
 impl Relation {
-    /// The person answered.
-    pub(super) fn answer(&mut self, answer: Answer) {
-        let sum = match answer {
-            Answer::Accepted => &mut self.accepted,
-            Answer::Declined => &mut self.declined,
+    /// The person replies; false where that says what the person said of the same message just before.
+    pub(super) fn reply(&mut self, reply: Reply) -> bool {
+        let (message, is_answer) = match reply {
+            Reply::Opened(message) => (message, false),
+            Reply::Answered(message) => (message, true),
         };
-        *sum = sum.saturating_add(1);
+        let mut replied = self.replied.filter(|last| last.message == message).unwrap_or(Replied {
+            message,
+            is_opened: false,
+            is_answered: false,
+        });
+        let is_said = match is_answer {
+            false => std::mem::replace(&mut replied.is_opened, true),
+            true => std::mem::replace(&mut replied.is_answered, true),
+        };
+        self.replied = Some(replied);
+        !is_said
     }
 
     /// The person asked for an item, or borrowed one, at an event time.
@@ -95,10 +114,9 @@ impl Relation {
 
     /// Of two who turn out to be one person, until the log tells what is.
     pub(super) fn merged(mut self, other: &Self) -> Self {
+        self.messages = self.messages.plus(other.messages);
+        self.replied = self.replied.or(other.replied);
         for (sum, more) in [
-            (&mut self.accepted, other.accepted),
-            (&mut self.declined, other.declined),
-            (&mut self.messages, other.messages),
             (&mut self.requests, other.requests),
             (&mut self.served, other.served),
             (&mut self.took_part, other.took_part),
@@ -114,14 +132,18 @@ impl Relation {
 
     /// What the person answered, of what was sent; `None` where nothing was.
     pub(super) fn answer_rate(&self) -> Option<f64> {
-        let answered = f64::from(self.accepted) + f64::from(self.declined);
-        share(answered, f64::from(self.messages)).map(|rate| rate.min(1.0))
+        let OfMessages {
+            sent,
+            accepted,
+            declined,
+        } = self.messages;
+        share(f64::from(accepted) + f64::from(declined), f64::from(sent))
     }
 
     /// The share of answers that say yes; `None` where there is none.
     pub(super) fn says_yes(&self) -> Option<f64> {
-        let accepted = f64::from(self.accepted);
-        share(accepted, accepted + f64::from(self.declined))
+        let accepted = f64::from(self.messages.accepted);
+        share(accepted, accepted + f64::from(self.messages.declined))
     }
 }
 

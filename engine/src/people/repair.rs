@@ -7,17 +7,17 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 
 use super::act::Act;
 use super::figures::Figures;
+use super::mail::{Mail, OfMessage, OfMessages};
 use super::{People, note, tell};
 use crate::erasure::Who;
-use crate::identity::{Group, Regrouping};
+use crate::identity::Regrouping;
 
 /// The form of [`Figures`] in the log. Where another Usher wrote another one, the past is made anew once more.
-const FORM: u8 = 2;
+const FORM: u8 = 3;
 /// Acts noted at a time, over all whose past is being made anew. Beyond it what was noted is let go, and the log is gone
 /// through up to a later record. In tests so few that random ones come to it.
 const NOTED_MAX: usize = if cfg!(test) { 8 } else { 65_536 };
@@ -47,8 +47,8 @@ pub(super) struct Repair {
     since: u128,
     /// The watermark up to which everything had been taken there.
     from_us: i64,
-    /// Messages that went out to the person.
-    messages: u32,
+    /// What became of messages to the person.
+    messages: OfMessages,
     /// So many events have to be found in the log, or the log does not go back so far. 0 where nobody knows.
     least: u64,
     done: Vec<Done>,
@@ -114,7 +114,7 @@ impl Past {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Repairs {
     repairs: BTreeMap<Arc<str>, Repair>,
-    messages: BTreeMap<Arc<str>, u32>,
+    mail: Mail,
     beginnings: BTreeMap<Arc<str>, Beginning>,
 }
 
@@ -123,8 +123,8 @@ pub struct Repairs {
 pub(super) struct Repairing {
     /// By person.
     pub(super) repairs: BTreeMap<Arc<str>, Repair>,
-    /// Messages that went out under names that are not how their persons are called.
-    messages: BTreeMap<Arc<str>, u32>,
+    /// What became of messages, where it is not in figures.
+    pub(super) mail: Mail,
     /// Of names whose persons had opted out and wanted to be known again.
     pub(super) beginnings: BTreeMap<Arc<str>, Beginning>,
     /// Acts noted.
@@ -144,9 +144,9 @@ impl Repairing {
         }
     }
 
-    pub(super) fn note_message(&mut self, person: &str) {
+    pub(super) fn note_message(&mut self, person: &str, what: OfMessage) {
         if let Some(repair) = self.repairs.get_mut(person) {
-            repair.messages = repair.messages.saturating_add(1);
+            repair.messages = repair.messages.with(what);
         }
     }
 
@@ -162,14 +162,14 @@ impl Repairing {
         for person in wanted.cloned().collect::<Vec<Arc<str>>>() {
             self.forget(&person);
         }
-        self.messages.retain(|name, _| !who.is(name));
+        self.mail.erase(who);
         self.beginnings.retain(|name, _| !who.is(name));
     }
 
     pub(super) fn kept(&self) -> Repairs {
         Repairs {
             repairs: self.repairs.clone(),
-            messages: self.messages.clone(),
+            mail: self.mail.clone(),
             beginnings: self.beginnings.clone(),
         }
     }
@@ -178,37 +178,9 @@ impl Repairing {
         Self {
             noted: kept.repairs.values().map(|repair| repair.done.len()).sum(),
             repairs: kept.repairs,
-            messages: kept.messages,
+            mail: kept.mail,
             beginnings: kept.beginnings,
         }
-    }
-
-    /// How many messages went out under each name of these persons, of whom `sent` tells how many they had.
-    fn messages_of(&self, groups: &[Group], sent: impl Fn(&Arc<str>) -> u32) -> FxHashMap<Arc<str>, u32> {
-        let mut own: FxHashMap<Arc<str>, u32> = FxHashMap::default();
-        for group in groups {
-            let others = group.names.iter().filter(|name| **name != group.person);
-            let of_others = others.map(|name| (Arc::clone(name), self.messages.get(name).copied().unwrap_or(0)));
-            let of_others: Vec<(Arc<str>, u32)> = of_others.collect();
-            let sum = of_others.iter().map(|(_, messages)| messages).sum();
-            own.insert(Arc::clone(&group.person), sent(&group.person).saturating_sub(sum));
-            own.extend(of_others);
-        }
-        own
-    }
-
-    /// Sets how many messages went out under the names of a person; gives the sum.
-    fn set_messages(&mut self, group: &Group, own: &FxHashMap<Arc<str>, u32>) -> u32 {
-        let mut sum = 0_u32;
-        for name in &group.names {
-            let messages = own.get(name).copied().unwrap_or(0);
-            sum = sum.saturating_add(messages);
-            match messages > 0 && *name != group.person {
-                true => self.messages.insert(Arc::clone(name), messages),
-                false => self.messages.remove(name),
-            };
-        }
-        sum
     }
 }
 
@@ -220,19 +192,10 @@ impl People {
         if is_out {
             return self.regroup_opted_out(regrouping);
         }
-        let sent = |person: &Arc<str>| self.figures(person).map_or(0, |figures| figures.relation().messages);
-        let sent: FxHashMap<Arc<str>, u32> = (regrouping.before.iter())
-            .map(|group| {
-                let repaired = self.repairing.repairs.get(&group.person);
-                (
-                    Arc::clone(&group.person),
-                    repaired.map_or_else(|| sent(&group.person), |repair| repair.messages),
-                )
-            })
-            .collect();
-        let own = self
-            .repairing
-            .messages_of(&regrouping.before, |person| sent.get(person).copied().unwrap_or(0));
+        let own = (self.repairing.mail).by_name(&regrouping.before, |person| {
+            let repaired = self.repairing.repairs.get(person);
+            repaired.map_or_else(|| self.messages_to(person), |repair| repair.messages)
+        });
         let is_link = regrouping.after.len() == 1;
         let mut known: Vec<(Arc<str>, Figures)> = Vec::new();
         let (mut was_repairing, mut least) = (false, 0_u64);
@@ -240,6 +203,7 @@ impl People {
         for group in &regrouping.before {
             let repair = self.repairing.forget(&group.person);
             was_repairing |= repair.is_some();
+            self.repairing.mail.take_unseen(&group.person);
             // Which of what was done is whose nobody knows of those who were one person.
             is_counted &= repair.is_none_or(|repair| repair.least > 0);
             if let Some(figures) = self.figures(&group.person).cloned() {
@@ -256,8 +220,9 @@ impl People {
         // The figures of the one person that was go on as those of whoever has its name.
         let heir = regrouping.before.first().map(|group| &group.person);
         for group in &regrouping.after {
-            let messages = self.repairing.set_messages(group, &own);
+            let messages = self.repairing.mail.set(group, &own);
             if !is_known {
+                self.keep_unseen(&group.person, messages);
                 continue;
             }
             let is_heir = is_link || heir.is_some_and(|heir| group.names.contains(heir));
@@ -268,6 +233,7 @@ impl People {
             let said = known.iter().find(|(person, _)| *person == group.person);
             let said = said.map_or((None, None), |(_, figures)| figures.standing());
             self.set_figures(&group.person, provisional, said);
+            self.keep_unseen(&group.person, messages);
             if is_unsure {
                 let repair = Repair {
                     since,
@@ -287,7 +253,7 @@ impl People {
             self.forget(&group.person);
             self.repairing.forget(&group.person);
             for name in &group.names {
-                self.repairing.messages.remove(name);
+                self.repairing.mail.forget(name);
             }
             self.let_go_of_held(|act, aliases| *aliases.person(&act.person) == group.person);
         }
@@ -348,6 +314,7 @@ impl People {
         }
         let said = self.figures(person).map_or((None, None), Figures::standing);
         self.set_figures(person, figures, said);
+        self.keep_unseen(person, repair.messages);
         true
     }
 

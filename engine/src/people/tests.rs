@@ -10,7 +10,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use usher_queries::rows::row_to_json;
 
-use super::{People, PersonView};
+use super::{OfMessage, People, PersonView};
 use crate::consent::Deciding;
 use crate::event::Event;
 use crate::fixture;
@@ -81,6 +81,12 @@ impl Story {
     /// A click, which is a visit of one moment.
     fn clicks(&mut self, person: &str, at_us: i64) {
         self.on(at_us, "web/click/c", &json!({"person": person, "action": "view"}));
+    }
+
+    /// That became of a message to a person.
+    fn message(&mut self, person: &str, what: OfMessage) {
+        let person: Arc<str> = pseudonym(person).into();
+        self.people.note_message(&person, &person, what);
     }
 
     fn view(&self, person: &str, clock_us: i64) -> PersonView {
@@ -369,15 +375,63 @@ fn the_answer_rate_is_of_the_messages_that_went_out() {
     let mut story = Story::new();
     let reply = |response: &str, message: &str| json!({"person": "ada", "message": message, "response": response});
     story.on(at(0, "9:00"), "web/reply/app", &reply("accepted", "a-1"));
+    // What she did waits for the watermark, and a message was faster.
+    story.message("ada", OfMessage::Sent);
+    assert_eq!(
+        story.view("ada", at(0, "9:01")).answer_rate,
+        Some(0.0),
+        "nobody was sent a-1"
+    );
     story.people.advance(at(0, "9:01"));
-    assert_eq!(story.view("ada", at(0, "9:01")).answer_rate, None, "nothing went out");
-    for _ in 0..4 {
-        story.people.note_message(&pseudonym("ada"));
+    assert_eq!(story.view("ada", at(0, "9:01")).answer_rate, Some(0.0));
+    for _ in 0..3 {
+        story.message("ada", OfMessage::Sent);
     }
-    story.on(at(0, "9:02"), "web/reply/app", &reply("opened", "a-2"));
-    story.on(at(0, "9:03"), "web/reply/app", &reply("declined", "a-2"));
+    for (minute, response) in [("9:02", "opened"), ("9:03", "declined"), ("9:04", "declined")] {
+        story.on(at(0, minute), "web/reply/app", &reply(response, "a-2"));
+    }
+    assert_eq!(
+        story.view("ada", at(0, "9:05")).answer_rate,
+        Some(0.0),
+        "that is for messages to say"
+    );
+    story.message("ada", OfMessage::Accepted);
+    story.message("ada", OfMessage::Declined);
     // One accepted and one declined, of four.
-    assert_eq!(story.view("ada", at(0, "9:04")).answer_rate, Some(0.5));
+    assert_eq!(story.view("ada", at(0, "9:05")).answer_rate, Some(0.5));
+    story.people.opt_out(&pseudonym("ada").into());
+    story.clicks("ada", at(1, "9:00"));
+    assert_eq!(
+        story.view("ada", at(1, "9:01")).answer_rate,
+        None,
+        "who opted out is new"
+    );
+}
+
+#[test]
+fn what_is_said_again_of_the_same_message_adds_nothing_to_the_score() {
+    let mut story = Story::new();
+    let reply = |message: &str, response: &str| json!({"person": "ada", "message": message, "response": response});
+    let mut score = |minute: i64, message: &str, response: &str| {
+        let at_us = at(0, "9:00") + minute * HOUR / 60;
+        story.on(at_us, "web/reply/app", &reply(message, response));
+        story.view("ada", at_us).score
+    };
+    // Opened 0.3, and again nothing; accepted 1; what is said behind that nothing, till it is of another message.
+    for (minute, message, response, sum) in [
+        (0, "a", "opened", 0.3),
+        (1, "a", "opened", 0.3),
+        (2, "a", "accepted", 1.3),
+        (3, "a", "accepted", 1.3),
+        (4, "a", "declined", 1.3),
+        (5, "a", "opened", 1.3),
+        (6, "b", "declined", 1.4),
+        (7, "b", "accepted", 1.4),
+        (8, "a", "accepted", 2.4),
+    ] {
+        let found = score(minute, message, response);
+        assert!(near(found, sum), "{minute}: {found}");
+    }
 }
 
 #[test]

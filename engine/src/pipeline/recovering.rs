@@ -307,7 +307,8 @@ fn decisions_of(checkpoint: &Checkpoint) -> Option<Vec<(Arc<str>, Decisions)>> {
             .rows::<_, KnownOfForm5>("people")
             .map(opted_out_of_form_5)
             .unwrap_or_default(),
-        FORMAT => FxHashSet::default(),
+        // By then those who keep what persons decide knew of it, and people no more.
+        6 | FORMAT => FxHashSet::default(),
         _ => return None,
     };
     let mut identity = Identity::new();
@@ -324,4 +325,60 @@ fn decisions_of(checkpoint: &Checkpoint) -> Option<Vec<(Arc<str>, Decisions)>> {
         names.map(move |name| (name, decisions.clone()))
     });
     Some(of_names.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use usher_connectors::checkpoint::Part;
+    use usher_queries::purpose::Purpose;
+
+    use super::*;
+    use crate::fixture;
+
+    #[test]
+    fn who_opted_out_is_known_from_checkpoints_of_the_last_two_forms() {
+        let places = fixture::places("[[site]]\nid = \"main\"\n");
+        let mut perception = fixture::perception(&places, Duration::ZERO, Duration::from_secs(10), |_| {});
+        let reply = |id: u32, person: &str, response: &str| {
+            let payload = format!(r#"{{"id":"{id}","person":"{person}","message":"m","response":"{response}"}}"#);
+            (i64::from(id), "web/reply/app", payload)
+        };
+        let events = fixture::events([
+            reply(0, "ada", "accepted"),
+            reply(1, "ben", "opted_out"),
+            reply(2, "cleo", "opted_out"),
+            reply(3, "cleo", "opted_in"),
+        ]);
+        perception.take(&events, &|_| Trace::default());
+        let changes = perception.capture().expect("it can be captured").written();
+        let parts = changes.expect("it can be written").into_iter().map(|change| Part {
+            name: change.name,
+            segments: change.segments,
+        });
+        let parts: Vec<Part> = parts.collect();
+        // Of form 6 people were otherwise, so that theirs can't be read by now.
+        let of_form_6 = parts.iter().filter(|part| part.name != "people").cloned();
+        for (format, parts) in [(6, of_form_6.collect()), (FORMAT, parts.clone())] {
+            let checkpoint = Checkpoint {
+                sequence: 1,
+                next_offset: Offset(4),
+                format,
+                parts,
+            };
+            let decisions = decisions_of(&checkpoint).expect("it is a form that is known");
+            let has_opted_out = |name: &str| {
+                let person = fixture::secret().person(name);
+                let own = decisions.iter().find(|(of, _)| **of == *person.as_str());
+                own.and_then(|(_, decisions)| decisions.of(Purpose::Recognition))
+                    .is_some_and(|decision| !decision.holds)
+            };
+            assert_eq!(
+                ["ada", "ben", "cleo"].map(has_opted_out),
+                [false, true, false],
+                "form {format}"
+            );
+        }
+    }
 }

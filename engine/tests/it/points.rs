@@ -7,10 +7,18 @@ use crate::{TestResult, until};
 
 const DESK: &str = "usher/in/main/desk/rfid/pad-1";
 const APP: &str = "usher/in/main/web/reply/app";
+const WEB: &str = "usher/in/main/web/click/opac";
+
+/// Who searches is written to at once, and nobody is held out.
+const RULES: &str = "
+CREATE ALERT help WITH (subject = 'person', message = 'help', text = 'May we help?') AS
+SELECT site, zone, person, event_time FROM click WHERE action = 'search' AND person IS NOT NULL;
+";
+const SETTINGS: &str = "[messages]\nholdout = 0\nquiet = \"\"\nmoment = \"10ms\"\n";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn points_are_given_once_spent_once_and_kept_over_a_crash() -> TestResult {
-    let usher = Usher::start()?;
+    let usher = Usher::start_own(RULES, SETTINGS, &[])?;
     for payload in [
         r#"{"id":"o1","ts":"2026-03-02T09:00:00+08:00","tag":"T1","action":"checkout","person":"card-1"}"#,
         r#"{"id":"b1","ts":"2026-03-06T09:00:00+08:00","tag":"T1","action":"checkin"}"#,
@@ -18,8 +26,22 @@ async fn points_are_given_once_spent_once_and_kept_over_a_crash() -> TestResult 
     ] {
         usher.publish(DESK, payload).await?;
     }
-    let rated = r#"{"id":"r1","ts":"2026-03-06T09:00:01+08:00","person":"card-1","message":"a-1","response":"accepted","rating":5}"#;
-    usher.publish(APP, rated).await?;
+    let search = r#"{"id":"s1","ts":"2026-03-06T09:00:00+08:00","person":"card-1","action":"search","query":"cats"}"#;
+    usher.publish(WEB, search).await?;
+    let is_there = |page: &Value| page["items"].as_array().is_some_and(|items| !items.is_empty());
+    let sent = until("a message", || usher.get("/api/v1/messages?state=sent"), is_there).await?;
+    let message = sent["items"][0]["id"].as_str().ok_or("no id")?.to_owned();
+    // Nobody sent a-1, and of what was sent the first rating counts.
+    for (id, of, rating) in [
+        ("r0", "a-1", 4),
+        ("r1", message.as_str(), 5),
+        ("r2", message.as_str(), 4),
+    ] {
+        let rated = format!(
+            r#"{{"id":"{id}","ts":"2026-03-06T09:00:01+08:00","person":"card-1","message":"{of}","response":"accepted","rating":{rating}}}"#
+        );
+        usher.publish(APP, &rated).await?;
+    }
     // Patterns are found when time has passed them.
     usher
         .publish(
@@ -100,9 +122,9 @@ async fn points_are_given_once_spent_once_and_kept_over_a_crash() -> TestResult 
 
     // Who opts out keeps nothing and gets nothing.
     let out =
-        r#"{"id":"r2","ts":"2026-03-06T09:06:00+08:00","person":"card-1","message":"a-1","response":"opted_out"}"#;
+        r#"{"id":"r3","ts":"2026-03-06T09:06:00+08:00","person":"card-1","message":"a-1","response":"opted_out"}"#;
     usher.publish(APP, out).await?;
-    let rated = r#"{"id":"r3","ts":"2026-03-06T09:07:00+08:00","person":"card-1","message":"a-2","response":"accepted","rating":5}"#;
+    let rated = r#"{"id":"r4","ts":"2026-03-06T09:07:00+08:00","person":"card-1","message":"a-2","response":"accepted","rating":5}"#;
     usher.publish(APP, rated).await?;
     until(
         "nothing left",

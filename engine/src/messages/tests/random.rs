@@ -26,7 +26,7 @@ SELECT site, person, window_start, window_end, count(*) AS times FROM TUMBLE(cli
 WHERE person IS NOT NULL GROUP BY site, person, window_start, window_end;
 ";
 
-/// What reads what was written: at once, when windows end, and with a clock of its own.
+/// What reads what was written: at once, when windows end, beside what else comes, and with a clock of its own.
 const READERS: &str = "
 CREATE QUERY became AS
 SELECT kind, state, reason, count(*) AS times, min(event_time) AS first, max(event_time) AS last
@@ -36,7 +36,21 @@ SELECT kind, window_start, window_end, count(*) AS times, count(DISTINCT person)
 FROM TUMBLE(message, event_time, INTERVAL '1 hour') GROUP BY kind, window_start, window_end;
 CREATE QUERY hours AS
 SELECT kind, sum(times) AS times, sum(persons) AS persons, count(*) AS hours FROM by_hour GROUP BY kind;
-CREATE QUERY too_late AS SELECT query, count(*) AS rows FROM late WHERE query IN ('by_hour', 'hours') GROUP BY query;
+CREATE QUERY beside WITH (emit = 'close') AS
+WITH both AS (
+  SELECT concat(kind, state) AS what, person, event_time FROM message
+  UNION ALL SELECT response AS what, person, event_time FROM reply
+  UNION ALL SELECT 'visit' AS what, person, event_time FROM visit
+)
+SELECT what, window_start, window_end, count(*) AS times, count(DISTINCT person) AS persons
+FROM TUMBLE(both, event_time, INTERVAL '1 hour') GROUP BY what, window_start, window_end;
+CREATE QUERY besides AS
+SELECT what, sum(times) AS times, sum(persons) AS persons, count(*) AS hours FROM beside GROUP BY what;
+CREATE QUERY too_late AS SELECT query, count(*) AS rows FROM late
+WHERE query IN ('by_hour', 'hours', 'beside', 'besides') GROUP BY query;
+CREATE QUERY grant_rating AS
+SELECT person, CAST(2 AS BIGINT) AS points, 'rated' AS reason, message AS cause, event_time
+FROM message WHERE state = 'rated' AND person IS NOT NULL;
 CREATE ALERT unheard WITH (subject = 'person', severity = 'info', raise = 'state = ''sent''', clear = 'state <> ''sent''',
   for = '7 minutes', text = '{person} has not looked') AS
 SELECT site, person, state, event_time FROM message WHERE state NOT IN ('withheld', 'expired');
@@ -56,7 +70,7 @@ fn read(perception: &mut Perception) -> Vec<String> {
         perception.work();
     }
     let mut rows = Vec::new();
-    for name in ["became", "hours", "too_late"] {
+    for name in ["became", "hours", "besides", "too_late"] {
         let kept = perception.queries.peek(name).expect("it runs").expect("it keeps rows");
         let of_it = batch_to_json(&kept.1).into_iter();
         rows.extend(of_it.map(|row| format!("{name} {}", serde_json::Value::Object(row))));
@@ -102,13 +116,24 @@ struct Outcome {
     messages: BTreeMap<String, Vec<MessageView>>,
     sides: String,
     points: Vec<u64>,
+    /// Which share of what was sent they answered.
+    rates: Vec<Option<f64>>,
     sent: BTreeSet<String>,
     read: Vec<String>,
 }
 
 fn outcome(perception: &mut Perception, sent: BTreeSet<String>) -> Outcome {
     let people = || PEOPLE.map(pseudonym).into_iter();
+    let clock = perception.clock_us().unwrap_or(0);
+    let rates: Vec<Option<f64>> = people()
+        .map(|person| perception.people.get(&person, clock)?.answer_rate)
+        .collect();
+    assert!(
+        rates.iter().flatten().all(|rate| *rate <= 1.0),
+        "of what was sent: {rates:?}"
+    );
     Outcome {
+        rates,
         messages: people()
             .map(|person| (person.clone(), perception.messages.of(&person)))
             .collect(),
@@ -182,9 +207,10 @@ fn drawn(seed: u64) -> (Vec<Record>, Outcome) {
             }
             6..=8 if !known.is_empty() => {
                 let (id, response) = (random.of(&known), random.of(&["opened", "accepted", "declined"]));
+                let rating = [r#","rating":4"#, ""][usize::from(random.below(2) == 0)];
                 (
                     "web/reply/app",
-                    format!(r#""person":"{person}","message":"{id}","response":"{response}""#),
+                    format!(r#""person":"{person}","message":"{id}","response":"{response}"{rating}"#),
                 )
             }
             _ if random.below(3) == 0 => {

@@ -129,6 +129,37 @@ fn a_rule_that_writes_reads_nothing_that_was_written() {
         "CREATE QUERY both AS SELECT person, event_time FROM reply UNION ALL SELECT person, event_time FROM message",
     );
     assert!(told.contains("'message' is known later than 'reply'"), "{told}");
+    let counts = |window: &str| {
+        format!(
+            "WITH both AS (SELECT person, event_time FROM reply UNION ALL SELECT person, event_time FROM message)
+            SELECT person, window_start, window_end, count(*) AS times FROM {window}
+            GROUP BY person, window_start, window_end"
+        )
+    };
+    let day = counts("TUMBLE(both, event_time, INTERVAL '1 day')");
+    assert_eq!(
+        mistake(&format!("CREATE QUERY counted AS {day}")),
+        "",
+        "each row has its window"
+    );
+    for wrong in [
+        format!(
+            "CREATE QUERY counted AS {}",
+            counts("SESSION(both, event_time, INTERVAL '1 day')")
+        ),
+        format!("CREATE ALERT many WITH (subject = 'person', raise = 'times > 3', clear = 'times < 2') AS {day}"),
+        format!(
+            "CREATE QUERY near AS SELECT r.person, r.event_time FROM reply r JOIN message m ON r.message = m.message
+            AND m.event_time BETWEEN r.event_time - INTERVAL '1 hour' AND r.event_time"
+        ),
+        format!(
+            "CREATE QUERY often AS SELECT person, count(*) AS times FROM (SELECT person, event_time FROM reply
+            UNION ALL SELECT person, event_time FROM message) GROUP BY person"
+        ),
+    ] {
+        let told = mistake(&wrong);
+        assert!(told.contains("is known later than"), "{wrong}: {told}");
+    }
     let told = mistake(
         "CREATE ALERT much WITH (subject = 'person', raise = 'state = ''declined''') AS
         SELECT site, person, state, event_time FROM message",

@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use super::{Story, at, pseudonym};
+use crate::people::OfMessage;
 use crate::people::relation::OPEN_MAX;
 
 fn searches(story: &mut Story, person: &str, at_us: i64, results: Option<u32>) {
@@ -109,13 +110,19 @@ fn trust_is_taking_what_is_offered_and_coming_again() {
     story.clicks("ada", at(2, "9:00"));
     // Two visits of three followed another.
     assert_eq!(story.view("ada", at(2, "9:01")).trust, Some(0.667));
-    for (minute, response) in [
-        ("9:10", "accepted"),
-        ("9:11", "accepted"),
-        ("9:12", "declined"),
-        ("9:13", "accepted"),
+    // Replies say nothing by themselves; messages say which were answers.
+    for minute in ["9:10", "9:11", "9:12"] {
+        answers(&mut story, "ada", at(2, minute), "declined");
+    }
+    assert_eq!(story.view("ada", at(2, "9:13")).trust, Some(0.667));
+    for what in [
+        OfMessage::Accepted,
+        OfMessage::Accepted,
+        OfMessage::Declined,
+        OfMessage::Accepted,
     ] {
-        answers(&mut story, "ada", at(2, minute), response);
+        story.message("ada", OfMessage::Sent);
+        story.message("ada", what);
     }
     story.clicks("ada", at(3, "9:00"));
     story.clicks("ada", at(4, "9:00"));
@@ -135,6 +142,21 @@ fn participation_is_the_share_of_visits_with_something_of_ones_own() {
     requests(&mut story, "ada", at(4, "9:01"), "B2");
     answers(&mut story, "ada", at(5, "9:00"), "accepted");
     assert_eq!(story.view("ada", at(5, "9:01")).participation, Some(0.333));
+    // In one more a message is opened and no more, and in another one it is also rated: three of eight.
+    answers(&mut story, "ada", at(6, "9:00"), "opened");
+    let view = story.view("ada", at(6, "9:01"));
+    assert_eq!(view.participation, Some(0.286), "two of seven");
+    story.on(
+        at(7, "9:00"),
+        "web/reply/app",
+        &json!({"person": "ada", "message": "m", "response": "opened", "rating": 4}),
+    );
+    assert_eq!(story.view("ada", at(7, "9:01")).participation, Some(0.375));
+    let used: Vec<String> = story.rows("visit", at(9, "0:00"))[5..]
+        .iter()
+        .map(|visit| visit["used"].to_string())
+        .collect();
+    assert_eq!(used, [r#""reply""#, r#""""#, r#""reply rating""#]);
 }
 
 #[test]

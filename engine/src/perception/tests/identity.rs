@@ -9,6 +9,7 @@ use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
+use usher_queries::statement::parse_statements;
 
 use super::{no_trace, saved};
 use crate::event::{Event, dedup_key};
@@ -166,7 +167,7 @@ fn fresh(places: &Arc<Places>) -> Perception {
 
 /// What went into the log, and the state that came of it.
 struct House {
-    places: Arc<Places>,
+    make: Box<dyn Fn() -> Perception>,
     perception: Perception,
     log: Vec<Record>,
 }
@@ -174,9 +175,13 @@ struct House {
 impl House {
     fn new() -> Self {
         let places = fixture::places(SITE);
+        Self::making(move || fresh(&places))
+    }
+
+    fn making(make: impl Fn() -> Perception + 'static) -> Self {
         Self {
-            perception: fresh(&places),
-            places,
+            perception: make(),
+            make: Box::new(make),
             log: Vec::new(),
         }
     }
@@ -209,7 +214,7 @@ impl House {
 
     fn restart(&mut self) {
         let parts = saved(&mut self.perception);
-        self.perception = fresh(&self.places);
+        self.perception = (self.make)();
         self.perception.restore(&parts, NINE).expect("it can be read");
     }
 
@@ -394,6 +399,78 @@ fn said(second: i64, person: usize, also: usize, is_link: bool) -> Row {
         also,
         is_link,
     }
+}
+
+/// A card and a login ask for a seat and are each sent an offer, and are one person for a while. Whatever name answers by then, the
+/// answer stays with the name that was written to.
+#[test]
+fn what_was_sent_and_answered_goes_with_the_names_that_were_written_to() {
+    // At nine of its clocks nobody sleeps.
+    let site = SITE.replacen("id = \"main\"", "id = \"main\"\ntime_zone = \"Asia/Shanghai\"", 1);
+    let places = fixture::places(&site);
+    let mut house = House::making(move || {
+        fixture::perception(&places, Duration::from_secs(5), Duration::from_secs(30), |queries| {
+            let rule = "CREATE ALERT seat_free WITH (subject = 'person', message = 'seat_offer', text = 'A seat', expires = '1 hour') AS
+                SELECT site, person, event_time FROM click WHERE action = 'search'";
+            assert_eq!(queries.create_all(parse_statements(rule).expect("it is right")), []);
+        })
+    });
+    let held_out = |name: &usize| !house.perception.messages.is_held_out(&pseudonym(*name));
+    let written: Vec<usize> = (0..NAMES).filter(held_out).collect();
+    let (card, login, other) = (written[0], written[1], written[2]);
+    let act = |at: i64, name: usize, topic: &'static str, mut payload: Value| {
+        payload["id"] = json!(format!("a{at}-{name}"));
+        let lag = 0;
+        Row::Act {
+            at,
+            lag,
+            name,
+            topic,
+            payload,
+        }
+    };
+    let search = |at: i64, name: usize| act(at, name, "web/click/c", json!({"action": "search"}));
+    let take = |house: &mut House, row: &Row| house.take(Record::Event(event(row, |name| name)));
+    for row in [search(0, card), search(1, login), click(4, other)] {
+        take(&mut house, &row);
+    }
+    let id = |house: &House, name: usize| house.perception.messages.of(&pseudonym(name))[0].id.clone();
+    let (to_card, to_login) = (id(&house, card), id(&house, login));
+    let answer = |at: i64, name: usize, message: &str, response: &str| {
+        act(
+            at,
+            name,
+            "web/reply/app",
+            json!({"message": message, "response": response}),
+        )
+    };
+    let rate = |house: &House, name: usize| house.view(&pseudonym(name)).expect("it is known").answer_rate;
+    // What they did waits for the watermark, and the offers were faster.
+    assert_eq!(house.perception.people.len(), 0);
+    assert_eq!((rate(&house, card), rate(&house, login)), (Some(0.0), Some(0.0)));
+    take(&mut house, &answer(20, card, &to_card, "accepted"));
+    take(&mut house, &answer(21, card, &to_login, "accepted"));
+    assert_eq!((rate(&house, card), rate(&house, login)), (Some(1.0), Some(0.0)));
+    take(&mut house, &said(30, card, login, true));
+    assert_eq!(
+        (rate(&house, card), rate(&house, login)),
+        (Some(0.5), Some(0.5)),
+        "one of two"
+    );
+    house.restart();
+    house.repair();
+    assert_eq!(rate(&house, login), Some(0.5));
+    take(&mut house, &answer(40, card, &to_login, "declined"));
+    assert_eq!(rate(&house, login), Some(1.0));
+    take(&mut house, &said(50, card, login, false));
+    house.restart();
+    house.repair();
+    let found = [card, login].map(|name| {
+        let view = house.view(&pseudonym(name)).expect("it is known");
+        (view.answer_rate, view.visits, view.trust)
+    });
+    // Each has been there once; the card accepted one of one, and the login declined one of one.
+    assert_eq!(found, [(Some(1.0), 1, Some(0.5)), (Some(1.0), 1, Some(0.0))]);
 }
 
 /// Three clicks of a card and two of a login, a day apart each: five days, five visits of one person.

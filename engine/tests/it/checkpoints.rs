@@ -164,7 +164,7 @@ async fn what_a_newer_version_saved_is_refused_and_an_older_form_rebuilt() -> Te
         }
         Ok(())
     };
-    set_format(7)?;
+    set_format(8)?;
     let checkpoints = data.join("log/checkpoints");
     let before = contents(&checkpoints)?;
     let refused = Command::new(program())
@@ -176,7 +176,7 @@ async fn what_a_newer_version_saved_is_refused_and_an_older_form_rebuilt() -> Te
     let words = String::from_utf8(refused.stderr)?;
     assert_eq!(refused.status.code(), Some(2), "{words}");
     assert!(
-        words.contains("were written by a newer Usher: they have form 7, and this one reads form 6"),
+        words.contains("were written by a newer Usher: they have form 8, and this one reads form 7"),
         "{words}"
     );
     assert_eq!(contents(&checkpoints)?, before);

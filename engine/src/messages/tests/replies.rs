@@ -192,10 +192,10 @@ fn a_message_is_rated_once_whenever_that_is() {
     );
     house.restart();
     let offers = house.messages("ann").into_iter();
-    let to_ann = offers
+    let mut to_ann = offers
         .filter(|message| message.kind == "seat_offer")
         .map(|message| message.id);
-    let to_ann = to_ann.last().expect("one was sent");
+    let to_ann = to_ann.next_back().expect("one was sent");
     replies(&mut house, 21 * DAY + 60, "ann", &to_ann, r#""opened","rating":5"#);
     assert_eq!(found(&house, "ann").2, 7, "it has a rating");
 }

@@ -148,14 +148,12 @@ fn a_rule_that_writes_reads_nothing_that_was_written() {
             counts("SESSION(both, event_time, INTERVAL '1 day')")
         ),
         format!("CREATE ALERT many WITH (subject = 'person', raise = 'times > 3', clear = 'times < 2') AS {day}"),
-        format!(
-            "CREATE QUERY near AS SELECT r.person, r.event_time FROM reply r JOIN message m ON r.message = m.message
+        "CREATE QUERY near AS SELECT r.person, r.event_time FROM reply r JOIN message m ON r.message = m.message
             AND m.event_time BETWEEN r.event_time - INTERVAL '1 hour' AND r.event_time"
-        ),
-        format!(
-            "CREATE QUERY often AS SELECT person, count(*) AS times FROM (SELECT person, event_time FROM reply
+            .to_owned(),
+        "CREATE QUERY often AS SELECT person, count(*) AS times FROM (SELECT person, event_time FROM reply
             UNION ALL SELECT person, event_time FROM message) GROUP BY person"
-        ),
+            .to_owned(),
     ] {
         let told = mistake(&wrong);
         assert!(told.contains("is known later than"), "{wrong}: {told}");

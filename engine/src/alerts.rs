@@ -47,7 +47,7 @@ use crate::site::Places;
 const SUBJECTS_MAX: usize = 1_000_000;
 
 /// The kind of a subject that is a person.
-const PERSON: &str = "person";
+pub(crate) const PERSON: &str = "person";
 
 /// A step in an alert's life, to be told.
 #[derive(Debug, Clone)]

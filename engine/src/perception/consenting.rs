@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 
+use rustc_hash::FxHashSet;
 use usher_queries::purpose::Purpose;
 use usher_queries::query::{Output, Query};
 use usher_queries::row::Row;
@@ -11,6 +12,7 @@ use usher_queries::statement::StatementKind;
 use usher_queries::value::Value;
 
 use super::Perception;
+use crate::alerts::PERSON;
 use crate::consent::{Change, Consents, Decided, Deciding, Decisions, Purposes};
 use crate::event::{Event, Reading};
 use crate::messages::Placed;
@@ -104,27 +106,33 @@ impl Perception {
     }
 
     /// What a person did before a refusal must come to nothing, also where the person agrees again before queries have let go of
-    /// it: where nobody may be told apart all of them forget it, and else those that write to people or give them points.
+    /// it: those forget it that write to people or give them points, where nobody may be told apart those too that raise alerts about
+    /// people, and all that these read. What is measured of all people goes on as it would be measured in the log.
     fn forget_in_queries_what_no_longer_holds(&mut self, person: &Arc<str>, change: Change) {
         let ends = |purpose| change.before.has(purpose) && !change.after.has(purpose);
-        let of_all = ends(Purpose::Recognition);
-        if !of_all && !ends(Purpose::Service) || !self.people.knows(person) {
+        let is_unknown = ends(Purpose::Recognition);
+        if !is_unknown && !ends(Purpose::Service) || !self.people.knows(person) {
             return;
         }
-        let serves = |query: &Query| {
-            let is_message = match &query.statement().kind {
-                StatementKind::Alert(options) => options.message.is_some(),
-                StatementKind::Query => false,
-            };
-            is_message || query.name().starts_with(GRANTS) || query.name().starts_with(CHALLENGES)
+        let is_theirs = |query: &Query| match &query.statement().kind {
+            StatementKind::Alert(options) => options.message.is_some() || is_unknown && options.subject == PERSON,
+            StatementKind::Query => query.name().starts_with(GRANTS) || query.name().starts_with(CHALLENGES),
         };
+        let mut theirs: FxHashSet<Arc<str>> = FxHashSet::default();
+        // A query stands behind those that it reads.
+        for query in self.queries.queries().iter().rev() {
+            if is_theirs(query) || theirs.contains(query.name()) {
+                theirs.insert(Arc::clone(query.name()));
+                theirs.extend(query.sources().map(Arc::from));
+            }
+        }
         let names = self.identity.names_of(person);
         let is_named = |text: &str| names.iter().any(|name| **name == *text);
         let forgotten = self
             .queries
-            .forget_where_it_can_be(&is_named, &|query| of_all || serves(query));
+            .forget_where_it_can_be(&is_named, &|query| theirs.contains(query.name()));
         if let Err(error) = forgotten {
-            tracing::error!(%error, "what queries keep of a person who refuses can't be looked through; they let go of it when its windows close");
+            tracing::error!(%error, "what queries keep of a person who refuses can't be looked through; it goes when their windows close");
         }
     }
 

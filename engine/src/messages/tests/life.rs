@@ -358,13 +358,14 @@ fn the_messages_of_a_rule_that_is_gone_are_not_sent() {
     assert_eq!(house.wait(1), ["help_offer sent"]);
 }
 
-/// Views of a person within ten minutes, every five; and those of pages, of which there are so many that others have turns between.
+/// Views of a page by a person within ten minutes, every five; and those of pages, of which there are so many that others have turns
+/// between.
 const HOPPING: &str =
     "CREATE ALERT seen WITH (subject = 'person', message = 'seen', text = 'Seen {times} times', per_day = 3,
   expires = '4 minutes') AS
-SELECT site, person, window_start, window_end, count(*) AS times, array_agg(event_id ORDER BY event_time) AS causes
+SELECT site, person, page, window_start, window_end, count(*) AS times, array_agg(event_id ORDER BY event_time) AS causes
 FROM HOP(click, event_time, INTERVAL '5 minutes', INTERVAL '10 minutes') WHERE person IS NOT NULL
-GROUP BY site, person, window_start, window_end;
+GROUP BY site, person, page, window_start, window_end;
 CREATE QUERY pages AS SELECT page, window_start, window_end, count(*) AS times
 FROM HOP(click, event_time, INTERVAL '5 minutes', INTERVAL '10 minutes') GROUP BY page, window_start, window_end;";
 
@@ -391,8 +392,10 @@ fn what_is_found_again_at_a_later_moment_is_decided_then_however_time_goes_on() 
         .collect();
     house.hear_all(&pages);
     for (second, person) in (360..).zip(["ann", "bob", "cem"]) {
-        let payload = format!(r#"{{"action":"view","person":"{person}"}}"#);
-        house.hear(second, "web/click/opac", &payload);
+        for page in ["one", "other"] {
+            let payload = format!(r#"{{"action":"view","person":"{person}","page":"{page}"}}"#);
+            house.hear(second, "web/click/opac", &payload);
+        }
     }
     let heard = house.heard.clone();
     // An event ends both windows at once, and time is moved on in turns of one part.
@@ -410,8 +413,10 @@ fn what_is_found_again_at_a_later_moment_is_decided_then_however_time_goes_on() 
         calm.wait(seconds);
     }
     assert_eq!(decided(&house), decided(&calm));
-    let first = ("2026-03-02T01:10:01Z".to_owned(), MessageState::Expired, None);
-    assert_eq!(decided(&calm), vec![first; 3], "under the id of the first");
+    // Of two pages one is the message of the first window, and the other that of the second.
+    let (first, second) = ("2026-03-02T01:10:01Z".to_owned(), "2026-03-02T01:15:01Z".to_owned());
+    let each = [(second, MessageState::Sent, None), (first, MessageState::Expired, None)];
+    assert_eq!(decided(&calm), [each.clone(), each.clone(), each].concat());
 }
 
 #[test]

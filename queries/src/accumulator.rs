@@ -22,18 +22,16 @@ use arrow::buffer::{NullBuffer, ScalarBuffer};
 use arrow::datatypes::{DataType, Float64Type, Int64Type, UInt64Type};
 use datafusion::common::{Result, internal_err};
 
-use crate::grouped::{for_each, for_each_pair, picked};
+use crate::grouped::Grouped;
 use crate::keys::Group;
 use crate::picked::Picked;
 use crate::value::Value;
 
 /// Values of one aggregate for many groups.
 ///
-/// Contract: `groups` holds a group for each row of `args`; `rows` are the rows to take; groups are below
-/// the last `resize` (trusted). `evaluate` and `state` change nothing that can be seen.
+/// Contract: `groups` holds a group for each row of `args`; `rows` are the rows to take. A group that was never heard of
+/// holds nothing. `evaluate` and `state` change nothing that can be seen.
 pub(crate) trait GroupAccumulator: Send {
-    /// Makes room for groups below `groups`.
-    fn resize(&mut self, groups: usize);
     /// Takes the rows `rows` of `args`.
     fn update(&mut self, groups: &[Group], rows: &Picked, args: &[ArrayRef]) -> Result<()>;
     /// Takes one row: `args` are its values, of the types `types`.
@@ -121,13 +119,10 @@ fn nulls_where_not(is_value: Vec<bool>) -> Option<NullBuffer> {
 
 #[derive(Default)]
 struct Count {
-    counts: Vec<i64>,
+    counts: Grouped<i64>,
 }
 
 impl GroupAccumulator for Count {
-    fn resize(&mut self, groups: usize) {
-        self.counts.resize(groups.max(self.counts.len()), 0);
-    }
     fn update(&mut self, groups: &[Group], rows: &Picked, args: &[ArrayRef]) -> Result<()> {
         for_each_valid(&args[0], groups, rows, |group, _| self.counts[group] += 1);
         Ok(())
@@ -141,7 +136,8 @@ impl GroupAccumulator for Count {
     }
     fn merge(&mut self, other: &dyn GroupAccumulator, groups: &[Group]) -> Result<()> {
         let other = same::<Self>(other);
-        for_each_pair(&mut self.counts, &other.counts, groups, |into, from| *into += from);
+        self.counts
+            .for_each_pair(&other.counts, groups, |into, from| *into += from);
         Ok(())
     }
     fn absorb(&mut self, into: Group, from: Group) -> Result<()> {
@@ -150,14 +146,15 @@ impl GroupAccumulator for Count {
     }
     fn take_back(&mut self, other: &dyn GroupAccumulator, groups: &[Group]) -> Result<()> {
         let other = same::<Self>(other);
-        for_each_pair(&mut self.counts, &other.counts, groups, |into, from| *into -= from);
+        self.counts
+            .for_each_pair(&other.counts, groups, |into, from| *into -= from);
         Ok(())
     }
     fn is_invertible(&self) -> bool {
         true
     }
     fn evaluate(&mut self, groups: &[Group]) -> Result<ArrayRef> {
-        Ok(Arc::new(Int64Array::from(picked(&self.counts, groups))))
+        Ok(Arc::new(Int64Array::from(self.counts.picked(groups))))
     }
     fn state(&mut self, groups: &[Group]) -> Result<Vec<ArrayRef>> {
         Ok(vec![self.evaluate(groups)?])
@@ -170,7 +167,7 @@ impl GroupAccumulator for Count {
         Ok(())
     }
     fn clear(&mut self, groups: &[Group]) {
-        for_each(&mut self.counts, groups, |count| *count = 0);
+        self.counts.for_each_there(groups, |count| *count = 0);
     }
     fn state_width(&self) -> usize {
         1
@@ -179,7 +176,7 @@ impl GroupAccumulator for Count {
         true
     }
     fn bytes(&self) -> usize {
-        self.counts.capacity() * 8
+        self.counts.bytes()
     }
     fn as_any(&self) -> &dyn Any {
         self
@@ -190,17 +187,12 @@ macro_rules! sum_accumulator {
     ($name:ident, $arrow:ty, $array:ty, $native:ty, $value:path, $add:expr, $subtract:expr, $is_exact:literal) => {
         #[derive(Default)]
         struct $name {
-            sums: Vec<$native>,
+            sums: Grouped<$native>,
             /// Above 0 where there is a value: a sum over none is null, and not 0. Of merged sums, how many had one.
-            seen: Vec<u32>,
+            seen: Grouped<u32>,
         }
 
         impl GroupAccumulator for $name {
-            fn resize(&mut self, groups: usize) {
-                self.sums
-                    .resize(groups.max(self.sums.len()), <$native>::default());
-                self.seen.resize(groups.max(self.seen.len()), 0);
-            }
             fn update(&mut self, groups: &[Group], rows: &Picked, args: &[ArrayRef]) -> Result<()> {
                 let array = args[0].as_primitive::<$arrow>();
                 let values = array.values();
@@ -229,10 +221,10 @@ macro_rules! sum_accumulator {
             }
             fn merge(&mut self, other: &dyn GroupAccumulator, groups: &[Group]) -> Result<()> {
                 let other = same::<Self>(other);
-                for_each_pair(&mut self.sums, &other.sums, groups, |into, from| {
-                    *into = $add(*into, *from)
-                });
-                for_each_pair(&mut self.seen, &other.seen, groups, |into, from| *into += from);
+                self.sums
+                    .for_each_pair(&other.sums, groups, |into, from| *into = $add(*into, *from));
+                self.seen
+                    .for_each_pair(&other.seen, groups, |into, from| *into += from);
                 Ok(())
             }
             fn absorb(&mut self, into: Group, from: Group) -> Result<()> {
@@ -243,21 +235,24 @@ macro_rules! sum_accumulator {
             }
             fn take_back(&mut self, other: &dyn GroupAccumulator, groups: &[Group]) -> Result<()> {
                 let other = same::<Self>(other);
-                for_each_pair(&mut self.sums, &other.sums, groups, |into, from| {
+                self.sums.for_each_pair(&other.sums, groups, |into, from| {
                     *into = $subtract(*into, *from);
                 });
-                for_each_pair(&mut self.seen, &other.seen, groups, |into, from| *into -= from);
+                self.seen
+                    .for_each_pair(&other.seen, groups, |into, from| *into -= from);
                 Ok(())
             }
             fn is_invertible(&self) -> bool {
                 $is_exact
             }
             fn evaluate(&mut self, groups: &[Group]) -> Result<ArrayRef> {
-                let seen = picked(&self.seen, groups)
+                let seen = self
+                    .seen
+                    .picked(groups)
                     .into_iter()
                     .map(|seen| seen > 0)
                     .collect();
-                let sums = ScalarBuffer::from(picked(&self.sums, groups));
+                let sums = ScalarBuffer::from(self.sums.picked(groups));
                 Ok(Arc::new(<$array>::new(sums, nulls_where_not(seen))))
             }
             fn state(&mut self, groups: &[Group]) -> Result<Vec<ArrayRef>> {
@@ -276,8 +271,9 @@ macro_rules! sum_accumulator {
                 Ok(())
             }
             fn clear(&mut self, groups: &[Group]) {
-                for_each(&mut self.sums, groups, |sum| *sum = <$native>::default());
-                for_each(&mut self.seen, groups, |seen| *seen = 0);
+                self.sums
+                    .for_each_there(groups, |sum| *sum = <$native>::default());
+                self.seen.for_each_there(groups, |seen| *seen = 0);
             }
             fn state_width(&self) -> usize {
                 1
@@ -286,7 +282,7 @@ macro_rules! sum_accumulator {
                 true
             }
             fn bytes(&self) -> usize {
-                self.sums.capacity() * 12
+                self.sums.bytes() + self.seen.bytes()
             }
             fn as_any(&self) -> &dyn Any {
                 self
@@ -319,16 +315,12 @@ sum_accumulator!(
 
 #[derive(Default)]
 struct Avg {
-    sums: Vec<f64>,
-    counts: Vec<u64>,
+    sums: Grouped<f64>,
+    counts: Grouped<u64>,
 }
 
 #[allow(clippy::cast_precision_loss)] // as DataFusion does: counts stay far below 2^53
 impl GroupAccumulator for Avg {
-    fn resize(&mut self, groups: usize) {
-        self.sums.resize(groups.max(self.sums.len()), 0.0);
-        self.counts.resize(groups.max(self.counts.len()), 0);
-    }
     fn update(&mut self, groups: &[Group], rows: &Picked, args: &[ArrayRef]) -> Result<()> {
         let array = args[0].as_primitive::<Float64Type>();
         let values = array.values();
@@ -356,8 +348,9 @@ impl GroupAccumulator for Avg {
     }
     fn merge(&mut self, other: &dyn GroupAccumulator, groups: &[Group]) -> Result<()> {
         let other = same::<Self>(other);
-        for_each_pair(&mut self.sums, &other.sums, groups, |into, from| *into += from);
-        for_each_pair(&mut self.counts, &other.counts, groups, |into, from| *into += from);
+        self.sums.for_each_pair(&other.sums, groups, |into, from| *into += from);
+        self.counts
+            .for_each_pair(&other.counts, groups, |into, from| *into += from);
         Ok(())
     }
     fn absorb(&mut self, into: Group, from: Group) -> Result<()> {
@@ -367,7 +360,7 @@ impl GroupAccumulator for Avg {
         Ok(())
     }
     fn evaluate(&mut self, groups: &[Group]) -> Result<ArrayRef> {
-        let (mut averages, counts) = (picked(&self.sums, groups), picked(&self.counts, groups));
+        let (mut averages, counts) = (self.sums.picked(groups), self.counts.picked(groups));
         for (average, count) in averages.iter_mut().zip(&counts) {
             *average /= *count as f64;
         }
@@ -375,8 +368,8 @@ impl GroupAccumulator for Avg {
         Ok(Arc::new(Float64Array::new(averages.into(), nulls)))
     }
     fn state(&mut self, groups: &[Group]) -> Result<Vec<ArrayRef>> {
-        let sums = Float64Array::from(picked(&self.sums, groups));
-        let counts = UInt64Array::from(picked(&self.counts, groups));
+        let sums = Float64Array::from(self.sums.picked(groups));
+        let counts = UInt64Array::from(self.counts.picked(groups));
         Ok(vec![Arc::new(sums), Arc::new(counts)])
     }
     fn restore(&mut self, groups: &[Group], state: &[ArrayRef]) -> Result<()> {
@@ -389,8 +382,8 @@ impl GroupAccumulator for Avg {
         Ok(())
     }
     fn clear(&mut self, groups: &[Group]) {
-        for_each(&mut self.sums, groups, |sum| *sum = 0.0);
-        for_each(&mut self.counts, groups, |count| *count = 0);
+        self.sums.for_each_there(groups, |sum| *sum = 0.0);
+        self.counts.for_each_there(groups, |count| *count = 0);
     }
     fn state_width(&self) -> usize {
         2
@@ -399,7 +392,7 @@ impl GroupAccumulator for Avg {
         true
     }
     fn bytes(&self) -> usize {
-        self.sums.capacity() * 16
+        self.sums.bytes() + self.counts.bytes()
     }
     fn as_any(&self) -> &dyn Any {
         self

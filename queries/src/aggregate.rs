@@ -317,7 +317,6 @@ impl Aggregate {
     fn slot(&mut self, span: Span) -> (&AggregatePlan, &mut KeyStore, &mut Slot) {
         let (plan, pool) = (&self.plan, &mut self.pool);
         let slot = self.slots.entry(span).or_insert_with(|| pool.take(plan));
-        slot.resize(self.keys.capacity(), plan);
         if let Some(noting) = &mut self.noting {
             noting.note_span(span, slot);
         }

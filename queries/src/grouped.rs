@@ -1,8 +1,213 @@
-//! Columns with a place a group: where the groups of a part follow each other, a loop over them is one over memory.
+//! Columns with a place a group, in pages: a place that nothing was put at takes no memory, and none moves when groups come.
+//!
+//! A window of a hundred thousand keys opens with the first of its rows, and no event may wait until there is room for all
+//! of them. Where the groups of a part follow each other, a loop over them is one over memory.
 
-use std::ops::Range;
+use std::ops::{Index, IndexMut, Range};
 
 use crate::keys::Group;
+
+/// Places a page: filled within a microsecond or two, and so many that few pages are looked up among.
+const PAGE: usize = 1_024;
+/// Places of the first page of a column that has few groups: most queries have no more.
+const FEW: usize = 16;
+
+/// A place for each group.
+pub(crate) struct Grouped<T> {
+    pages: Vec<Box<[T]>>,
+    /// What stands where nothing was put yet.
+    none: T,
+    /// So many places with nothing put there.
+    fill: fn(usize) -> Vec<T>,
+}
+
+impl<T: Default> Default for Grouped<T> {
+    fn default() -> Self {
+        Self::filled(|places| {
+            let mut page = Vec::with_capacity(places);
+            page.resize_with(places, T::default);
+            page
+        })
+    }
+}
+
+/// The page of a place, and where it is there.
+fn page_of(place: usize) -> (usize, usize) {
+    (place / PAGE, place % PAGE)
+}
+
+impl<T> Index<usize> for Grouped<T> {
+    type Output = T;
+
+    fn index(&self, place: usize) -> &T {
+        let (page, at) = page_of(place);
+        let held = self.pages.get(page).and_then(|page| page.get(at));
+        held.unwrap_or(&self.none)
+    }
+}
+
+impl<T> IndexMut<usize> for Grouped<T> {
+    fn index_mut(&mut self, place: usize) -> &mut T {
+        let (page, at) = page_of(place);
+        if self.pages.get(page).is_none_or(|page| page.len() <= at) {
+            self.make_room(page, at);
+        }
+        &mut self.pages[page][at]
+    }
+}
+
+impl<T> Grouped<T> {
+    /// Without a group. `fill` gives so many places as they are before something is put there.
+    ///
+    /// # Panics
+    /// When `fill` gives none where one is asked for.
+    pub(crate) fn filled(fill: fn(usize) -> Vec<T>) -> Self {
+        Self {
+            pages: Vec::new(),
+            none: fill(1).pop().expect("one place was asked for"),
+            fill,
+        }
+    }
+
+    #[cold]
+    fn make_room(&mut self, page: usize, at: usize) {
+        if self.pages.len() <= page {
+            self.pages.resize_with(page + 1, Box::default);
+        }
+        let places = match page {
+            0 => (at + 1).next_power_of_two().max(FEW),
+            _ => PAGE,
+        };
+        let held = std::mem::take(&mut self.pages[page]);
+        let mut more = (self.fill)(places);
+        for (place, value) in more.iter_mut().zip(held) {
+            *place = value;
+        }
+        self.pages[page] = more.into_boxed_slice();
+    }
+
+    /// The number of the last place that may have something, plus one.
+    pub(crate) fn end(&self) -> usize {
+        let last = self.pages.last().map_or(0, |page| page.len());
+        self.pages.len().saturating_sub(1) * PAGE + last
+    }
+
+    /// Whether nothing was ever put anywhere.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.pages.is_empty()
+    }
+
+    /// The places that there is memory for, with their groups, in ascending order.
+    pub(crate) fn places(&self) -> impl Iterator<Item = (Group, &T)> {
+        let groups_of = |page: usize| (page * PAGE) as Group..;
+        let pages = self.pages.iter().enumerate();
+        pages.flat_map(move |(number, page)| groups_of(number).zip(page.iter()))
+    }
+
+    /// Bytes of the places.
+    pub(crate) fn bytes(&self) -> usize {
+        let places: usize = self.pages.iter().map(|page| page.len()).sum();
+        places * size_of::<T>() + self.pages.capacity() * size_of::<Box<[T]>>()
+    }
+
+    /// The places from `run.start` on that lie in one page, up to `run.end`, where there is memory for all of them.
+    fn piece(&self, run: &Range<usize>) -> Option<&[T]> {
+        let (page, at) = page_of(run.start);
+        self.pages.get(page)?.get(at..at + run.len())
+    }
+
+    /// The same to be changed; there is memory then.
+    fn piece_mut(&mut self, run: &Range<usize>) -> &mut [T] {
+        let (page, at) = page_of(run.start);
+        let to = at + run.len();
+        if self.pages.get(page).is_none_or(|page| page.len() < to) {
+            self.make_room(page, to - 1);
+        }
+        &mut self.pages[page][at..to]
+    }
+
+    /// Calls `each` with the place of each of `groups`.
+    pub(crate) fn for_each(&mut self, groups: &[Group], mut each: impl FnMut(&mut T)) {
+        match run_of(groups) {
+            Some(run) => pieces(run).for_each(|piece| self.piece_mut(&piece).iter_mut().for_each(&mut each)),
+            None => groups.iter().for_each(|group| each(&mut self[*group as usize])),
+        }
+    }
+
+    /// The same with those of the places that there is memory for: in others stands nothing.
+    pub(crate) fn for_each_there(&mut self, groups: &[Group], mut each: impl FnMut(&mut T)) {
+        let Some(run) = run_of(groups) else {
+            let there = groups.iter().filter_map(|group| {
+                let (page, at) = page_of(*group as usize);
+                self.pages.get_mut(page)?.get_mut(at).map(&mut each)
+            });
+            return there.collect();
+        };
+        for piece in pieces(run) {
+            let (page, at) = page_of(piece.start);
+            if let Some(page) = self.pages.get_mut(page) {
+                let to = (at + piece.len()).min(page.len());
+                page.get_mut(at..to).into_iter().flatten().for_each(&mut each);
+            }
+        }
+    }
+
+    /// Calls `each` with the places of each of `groups` here and in `from`.
+    pub(crate) fn for_each_pair<U>(&mut self, from: &Grouped<U>, groups: &[Group], mut each: impl FnMut(&mut T, &U)) {
+        let Some(run) = run_of(groups) else {
+            for group in groups {
+                each(&mut self[*group as usize], &from[*group as usize]);
+            }
+            return;
+        };
+        for piece in pieces(run) {
+            let into = self.piece_mut(&piece);
+            match from.piece(&piece) {
+                Some(from) => into.iter_mut().zip(from).for_each(|(into, from)| each(into, from)),
+                None => into
+                    .iter_mut()
+                    .zip(piece)
+                    .for_each(|(into, place)| each(into, &from[place])),
+            }
+        }
+    }
+
+    /// Whether `is_so` holds for the places of all `groups`.
+    pub(crate) fn all(&self, groups: &[Group], is_so: impl Fn(&T) -> bool) -> bool {
+        let Some(run) = run_of(groups) else {
+            return groups.iter().all(|group| is_so(&self[*group as usize]));
+        };
+        pieces(run).all(|piece| match self.piece(&piece) {
+            // Without an early end, so that many are looked at at once.
+            Some(places) => places.iter().fold(true, |so_far, place| so_far & is_so(place)),
+            None => piece.into_iter().all(|place| is_so(&self[place])),
+        })
+    }
+
+    /// What stands at the places of `groups`, in their order.
+    pub(crate) fn picked(&self, groups: &[Group]) -> Vec<T>
+    where
+        T: Copy,
+    {
+        let Some(run) = run_of(groups) else {
+            return groups.iter().map(|group| self[*group as usize]).collect();
+        };
+        let mut picked = Vec::with_capacity(groups.len());
+        for piece in pieces(run) {
+            match self.piece(&piece) {
+                Some(places) => picked.extend_from_slice(places),
+                None => picked.extend(piece.map(|place| self[place])),
+            }
+        }
+        picked
+    }
+}
+
+/// A run of places, a piece a page.
+fn pieces(run: Range<usize>) -> impl Iterator<Item = Range<usize>> {
+    let pages = run.start / PAGE..run.end.div_ceil(PAGE);
+    pages.map(move |page| run.start.max(page * PAGE)..run.end.min((page + 1) * PAGE))
+}
 
 /// The places of `groups`, if each stands right behind the one before it.
 fn run_of(groups: &[Group]) -> Option<Range<usize>> {
@@ -18,52 +223,11 @@ fn run_of(groups: &[Group]) -> Option<Range<usize>> {
     is_run.then(|| first as usize..first as usize + groups.len())
 }
 
-/// Calls `each` with the place of each of `groups`, which are below the column's length.
-pub(crate) fn for_each<T>(column: &mut [T], groups: &[Group], mut each: impl FnMut(&mut T)) {
-    match run_of(groups) {
-        Some(run) => column[run].iter_mut().for_each(each),
-        None => groups.iter().for_each(|group| each(&mut column[*group as usize])),
-    }
-}
-
-/// Calls `each` with the places of each of `groups` in two columns, which are below the length of both.
-pub(crate) fn for_each_pair<T, U>(into: &mut [T], from: &[U], groups: &[Group], mut each: impl FnMut(&mut T, &U)) {
-    match run_of(groups) {
-        Some(run) => {
-            for (into, from) in into[run.clone()].iter_mut().zip(&from[run]) {
-                each(into, from);
-            }
-        }
-        None => {
-            for group in groups {
-                each(&mut into[*group as usize], &from[*group as usize]);
-            }
-        }
-    }
-}
-
-/// Whether `is_so` holds for the places of all `groups`, which are below the column's length.
-pub(crate) fn all<T>(column: &[T], groups: &[Group], is_so: impl Fn(&T) -> bool) -> bool {
-    match run_of(groups) {
-        // Without an early end, so that many are looked at at once.
-        Some(run) => column[run].iter().fold(true, |so_far, place| so_far & is_so(place)),
-        None => groups.iter().all(|group| is_so(&column[*group as usize])),
-    }
-}
-
-/// What stands at the places of `groups`, in their order; they are below the column's length.
-pub(crate) fn picked<T: Copy>(column: &[T], groups: &[Group]) -> Vec<T> {
-    match run_of(groups) {
-        Some(run) => column[run].to_vec(),
-        None => groups.iter().map(|group| column[*group as usize]).collect(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
-    use super::{all, for_each, for_each_pair, picked, run_of};
+    use super::{Grouped, PAGE, run_of};
 
     #[test]
     fn a_run_has_no_gap_and_no_step_back() {
@@ -74,25 +238,52 @@ mod tests {
         assert_eq!(run_of(&[3, 4, 4]), None);
     }
 
+    #[test]
+    fn a_group_of_many_takes_a_page_and_no_more() {
+        let mut column = Grouped::filled(|places| vec![i64::MIN; places]);
+        assert_eq!((column.end(), column[70_000]), (0, i64::MIN));
+        column[70_000] = 5;
+        assert_eq!((column[69_999], column[70_000], column[3]), (i64::MIN, 5, i64::MIN));
+        assert!(column.bytes() < 3 * PAGE * 8, "{} bytes", column.bytes());
+        assert!((70_001..71_000 + PAGE).contains(&column.end()));
+        // Those of few groups are as few as they are.
+        let mut few: Grouped<i64> = Grouped::default();
+        few[3] = 4;
+        few[20] = 1;
+        assert_eq!((few[3], few[20], few[19], few.end()), (4, 1, 0, 32));
+        assert_eq!(
+            few.places()
+                .filter(|(_, value)| **value > 0)
+                .map(|(group, _)| group)
+                .collect::<Vec<_>>(),
+            [3, 20]
+        );
+    }
+
     proptest! {
         #[test]
-        fn runs_and_single_groups_come_to_the_same(first in 0..50_u32, len in 0..20_u32, turn in 0..20_usize) {
+        fn runs_and_single_groups_come_to_the_same(
+            first in 0..3 * PAGE as u32, len in 0..2 * PAGE as u32, turn in 0..20_usize, known in 0..4 * PAGE as u32,
+        ) {
             let run: Vec<u32> = (first..first + len).collect();
             let mut turned = run.clone();
             turned.rotate_left(turn % run.len().max(1));
-            let from: Vec<u64> = (0..100).collect();
-            let mut columns = [vec![0_u64; 100], vec![0_u64; 100]];
-            for (column, groups) in columns.iter_mut().zip([&run, &turned]) {
-                for_each(column, groups, |place| *place += 1);
-                for_each_pair(column, &from, groups, |into, from| *into += from);
-                prop_assert!(all(column, groups, |place| *place > 0));
-                prop_assert_eq!(all(column, groups, |place| *place != 1 + u64::from(first)), len == 0);
-                prop_assert_eq!(
-                    picked(column, groups),
-                    groups.iter().map(|group| u64::from(*group) + 1).collect::<Vec<_>>()
-                );
+            let mut from: Grouped<u64> = Grouped::default();
+            (0..known).for_each(|group| from[group as usize] = u64::from(group));
+            let of_from = |group: u32| if group < known { u64::from(group) } else { 0 };
+            for groups in [&run, &turned] {
+                let mut column: Grouped<u64> = Grouped::default();
+                prop_assert!(column.all(groups, |place| *place == 0));
+                prop_assert_eq!(column.picked(groups), vec![0; groups.len()]);
+                column.for_each(groups, |place| *place += 1);
+                column.for_each_pair(&from, groups, |into, from| *into += from);
+                prop_assert!(column.all(groups, |place| *place > 0));
+                prop_assert_eq!(column.all(groups, |place| *place != 1 + of_from(first)), len == 0);
+                let expected: Vec<u64> = groups.iter().map(|group| of_from(*group) + 1).collect();
+                prop_assert_eq!(column.picked(groups), expected);
+                let elsewhere = column.places().filter(|(group, _)| !run.contains(group));
+                prop_assert!(elsewhere.into_iter().all(|(_, value)| *value == 0));
             }
-            prop_assert_eq!(&columns[0], &columns[1]);
         }
     }
 }

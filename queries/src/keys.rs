@@ -20,11 +20,14 @@ pub(crate) type Group = u32;
 /// No key's number.
 const NOBODY: Group = Group::MAX;
 
+/// Tables that keys are found in, by some bits of their hashes: one that grows moves all that is in it, while an event waits.
+const TABLES: usize = 32;
+
 /// Keys of any Arrow types, kept as columns. Numbers of keys that nothing holds are given out again.
 pub(crate) struct KeyStore {
     columns: Vec<KeyColumn>,
     /// By the tag of a key's hash: the tag, and the key's number.
-    table: HashTable<(u32, Group)>,
+    tables: [HashTable<(u32, Group)>; TABLES],
     /// How many windows hold a key; at none the key is forgotten.
     holders: Vec<u32>,
     free: Vec<Group>,
@@ -34,7 +37,7 @@ impl KeyStore {
     pub(crate) fn new(types: &[DataType]) -> Result<Self> {
         Ok(Self {
             columns: types.iter().map(KeyColumn::new).collect::<Result<_>>()?,
-            table: HashTable::new(),
+            tables: Default::default(),
             holders: Vec::new(),
             free: Vec::new(),
         })
@@ -70,10 +73,10 @@ impl KeyStore {
         }
         // One thing at a time for all rows: where the table and the columns do not fit into the cache, a core waits for
         // many of them at once. The tag finds the key with next to no mistake, and those are mended below.
-        let table = &self.table;
+        let tables = &self.tables;
         groups.extend(hashes.iter().map(|hash| {
             let tag = tag_of(*hash);
-            table
+            tables[table_of(tag)]
                 .find(spread(tag), |(found, _)| *found == tag)
                 .map_or(NOBODY, |(_, group)| *group)
         }));
@@ -144,7 +147,7 @@ impl KeyStore {
                     .enumerate()
                     .all(|(at, column)| column.is(*group, cell(at)))
         };
-        if let Some((_, group)) = self.table.find(spread(tag), is_it) {
+        if let Some((_, group)) = self.tables[table_of(tag)].find(spread(tag), is_it) {
             return *group;
         }
         let group = self.free.pop().unwrap_or_else(|| {
@@ -153,11 +156,9 @@ impl KeyStore {
             group
         });
         for (at, column) in self.columns.iter_mut().enumerate() {
-            column.resize(self.holders.len());
             column.set(group, cell(at));
         }
-        self.table
-            .insert_unique(spread(tag), (tag, group), |(tag, _)| spread(*tag));
+        self.tables[table_of(tag)].insert_unique(spread(tag), (tag, group), |(tag, _)| spread(*tag));
         group
     }
 
@@ -188,11 +189,9 @@ impl KeyStore {
 
     fn forget(&mut self, group: Group) {
         let hash = self.columns.iter().fold(SEED, |hash, column| column.hash(hash, group));
+        let tag = tag_of(hash);
         // One that was forgotten before is not in the table, whatever its columns hold.
-        if let Ok(entry) = self
-            .table
-            .find_entry(spread(tag_of(hash)), |(_, found)| *found == group)
-        {
+        if let Ok(entry) = self.tables[table_of(tag)].find_entry(spread(tag), |(_, found)| *found == group) {
             entry.remove();
             for column in &mut self.columns {
                 column.clear(group);
@@ -242,19 +241,15 @@ impl KeyStore {
         if self.is_keyless() {
             self.holders.len().min(1)
         } else {
-            self.table.len()
+            self.tables.iter().map(HashTable::len).sum()
         }
-    }
-
-    /// The greatest number given out so far, plus one.
-    pub(crate) fn capacity(&self) -> usize {
-        self.holders.len()
     }
 
     /// Bytes kept, estimated from above: columns, table entries, bookkeeping.
     pub(crate) fn bytes(&self) -> usize {
         let columns: usize = self.columns.iter().map(KeyColumn::size).sum();
-        columns + self.table.capacity() * 9 + (self.holders.capacity() + self.free.capacity()) * 4
+        let entries: usize = self.tables.iter().map(HashTable::capacity).sum();
+        columns + entries * 9 + (self.holders.capacity() + self.free.capacity()) * 4
     }
 }
 
@@ -262,6 +257,11 @@ impl KeyStore {
 #[allow(clippy::cast_possible_truncation)] // half of it is what is wanted
 fn tag_of(hash: u64) -> u32 {
     (hash >> 32) as u32
+}
+
+/// In which table a key is, by bits of its tag that a table looks at last.
+fn table_of(tag: u32) -> usize {
+    (tag >> 20) as usize % TABLES
 }
 
 /// A tag as the table's hash, which is taken from both ends: from the tag alone, so that a table that grows need not look

@@ -23,6 +23,7 @@ use crate::aggregate::{AggregatePlan, Calls, GroupColumn};
 use crate::capture::CapturedOperator;
 use crate::computed::{Computed, columns, values};
 use crate::flow::Flow;
+use crate::grouped::Grouped;
 use crate::keys::{Group, KeyStore};
 use crate::operator::{Context, Footprint, LateRow, Operator, Progress, batch_of};
 use crate::picked::Picked;
@@ -71,10 +72,10 @@ pub(crate) struct Sessions {
     gap: Gap,
     keys: KeyStore,
     /// The runs of each key that are open, in the order of time.
-    runs: Vec<Vec<Run>>,
+    runs: Grouped<Vec<Run>>,
     accumulators: Vec<Box<dyn GroupAccumulator>>,
     /// The last event of each piece, for queries that alerts read.
-    causes: Vec<Option<Arc<str>>>,
+    causes: Grouped<Option<Arc<str>>>,
     free: Vec<PieceId>,
     pieces: usize,
     /// When something is to be said: (watermark, key, first row of the run).
@@ -95,8 +96,8 @@ impl Sessions {
             plan,
             time,
             gap,
-            runs: Vec::new(),
-            causes: Vec::new(),
+            runs: Grouped::default(),
+            causes: Grouped::default(),
             free: Vec::new(),
             pieces: 0,
             due: BTreeSet::new(),
@@ -134,13 +135,6 @@ impl Sessions {
         }
         let id = self.pieces as PieceId;
         self.pieces += 1;
-        let room = self.pieces.next_power_of_two();
-        for accumulator in &mut self.accumulators {
-            accumulator.resize(room);
-        }
-        if self.plan.keeps_causes {
-            self.causes.resize(room, None);
-        }
         id
     }
 
@@ -148,15 +142,13 @@ impl Sessions {
         for accumulator in &mut self.accumulators {
             accumulator.clear(&[id]);
         }
-        if let Some(cause) = self.causes.get_mut(id as usize) {
-            *cause = None;
-        }
+        self.causes.for_each_there(&[id], |cause| *cause = None);
         self.free.push(id);
     }
 
     /// The runs of a key that a row of this time belongs to: none, one, or the two that it joins.
     fn joined(&self, group: Group, time: i64) -> std::ops::Range<usize> {
-        let runs = self.runs.get(group as usize).map_or(&[][..], Vec::as_slice);
+        let runs = &self.runs[group as usize];
         let from = runs.partition_point(|run| run.last.saturating_add(self.gap.gap_us) <= time);
         let to = runs.partition_point(|run| run.first.saturating_sub(self.gap.gap_us) < time);
         from..to.max(from)
@@ -167,10 +159,6 @@ impl Sessions {
     fn place(&mut self, group: Group, time: i64, joined: std::ops::Range<usize>) -> Result<PieceId> {
         if let Some(noting) = &mut self.noting {
             noting.note(group);
-        }
-        if self.runs.len() <= group as usize {
-            self.runs
-                .resize(self.keys.capacity().max(group as usize + 1), Vec::new());
         }
         let mut taken: Vec<Run> = self.runs[group as usize].drain(joined.clone()).collect();
         for run in &taken {
@@ -455,7 +443,7 @@ impl Sessions {
     /// which the caller gives back.
     fn open_sessions(&mut self) -> Result<(Vec<Due>, Vec<PieceId>)> {
         let (mut open, mut copies) = (Vec::new(), Vec::new());
-        for group in 0..self.runs.len() {
+        for group in 0..self.runs.end() {
             for run in self.runs[group].clone() {
                 let group = group as Group;
                 if self.is_cut(&run) {

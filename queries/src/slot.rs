@@ -6,7 +6,7 @@ use datafusion::common::Result;
 
 use crate::accumulator::GroupAccumulator;
 use crate::aggregate::AggregatePlan;
-use crate::grouped::{all, for_each};
+use crate::grouped::Grouped;
 use crate::keys::Group;
 use crate::operator::Progress;
 
@@ -69,12 +69,12 @@ impl Walk {
 pub(crate) struct Slot {
     pub(crate) accumulators: Vec<Box<dyn GroupAccumulator>>,
     /// Bits a group: whether it is there, whether it changed since it was last said, whether it was said at all.
-    flags: Vec<u8>,
+    flags: Grouped<u8>,
     pub(crate) members: Vec<Group>,
     pub(crate) changed: Vec<Group>,
-    pub(crate) causes: Vec<Option<Arc<str>>>,
+    pub(crate) causes: Grouped<Option<Arc<str>>>,
     /// The watermark at each group's last row; kept only with a time to live.
-    pub(crate) touched: Vec<i64>,
+    pub(crate) touched: Grouped<i64>,
     pub(crate) said: bool,
     /// How many of the members were said, of a window that is being said in parts.
     cursor: usize,
@@ -97,11 +97,11 @@ impl Slot {
     pub(crate) fn new(plan: &AggregatePlan) -> Self {
         Self {
             accumulators: plan.aggregates.iter().map(|call| call.kind.create()).collect(),
-            flags: Vec::new(),
+            flags: Grouped::default(),
             members: Vec::new(),
             changed: Vec::new(),
-            causes: Vec::new(),
-            touched: Vec::new(),
+            causes: Grouped::default(),
+            touched: Grouped::filled(|places| vec![i64::MIN; places]),
             said: false,
             cursor: 0,
             noted: None,
@@ -148,7 +148,7 @@ impl Slot {
         if let Some(from) = noted.all_from {
             let to = from
                 .saturating_add(most.saturating_mul(LOOKED_AT))
-                .min(self.flags.len());
+                .min(self.flags.end());
             let mut taken = Vec::new();
             let mut next = from;
             while next < to && taken.len() < most {
@@ -159,7 +159,7 @@ impl Slot {
                 }
                 next += 1;
             }
-            noted.all_from = (next < self.flags.len()).then_some(next);
+            noted.all_from = (next < self.flags.end()).then_some(next);
             return taken;
         }
         let mut taken = noted.changed.split_off(noted.changed.len().saturating_sub(most));
@@ -185,28 +185,9 @@ impl Slot {
         row_weight(&self.accumulators)
     }
 
-    /// Makes room for groups below `groups`.
-    pub(crate) fn resize(&mut self, groups: usize, plan: &AggregatePlan) {
-        if self.flags.len() >= groups {
-            return;
-        }
-        // Grow in large steps: a flood of new keys must not resize at each batch.
-        let groups = groups.next_power_of_two();
-        self.flags.resize(groups, 0);
-        for accumulator in &mut self.accumulators {
-            accumulator.resize(groups);
-        }
-        if plan.keeps_causes {
-            self.causes.resize(groups, None);
-        }
-        if plan.ttl_us.is_some() {
-            self.touched.resize(groups, i64::MIN);
-        }
-    }
-
     /// Whether a row of the group is here.
     pub(crate) fn has(&self, group: Group) -> bool {
-        self.flags.get(group as usize).is_some_and(|flags| flags & PRESENT != 0)
+        self.flags[group as usize] & PRESENT != 0
     }
 
     /// A row of the group is here now; true when it is the first.
@@ -223,9 +204,9 @@ impl Slot {
     /// Rows of the groups, each there once, are here now.
     pub(crate) fn enter_all(&mut self, groups: &[Group]) {
         if self.members.is_empty() {
-            for_each(&mut self.flags, groups, |flags| *flags |= PRESENT);
+            self.flags.for_each(groups, |flags| *flags |= PRESENT);
             self.members.extend_from_slice(groups);
-        } else if !all(&self.flags, groups, |flags| flags & PRESENT != 0) {
+        } else if !self.flags.all(groups, |flags| flags & PRESENT != 0) {
             for group in groups {
                 self.enter(*group);
             }
@@ -336,17 +317,13 @@ impl Slot {
         if self.members.is_sorted() {
             return;
         }
-        if self.members.len() < self.flags.len() / 16 {
+        if self.members.len() < self.flags.end() / 16 {
             self.members.sort_unstable();
             return;
         }
         self.members.clear();
-        let groups = (0..).zip(&self.flags);
-        self.members.extend(
-            groups
-                .filter(|(_, flags)| **flags & PRESENT != 0)
-                .map(|(group, _)| group),
-        );
+        let present = self.flags.places().filter(|(_, flags)| **flags & PRESENT != 0);
+        self.members.extend(present.map(|(group, _)| group));
     }
 
     /// Takes members out, at most so many.
@@ -359,18 +336,14 @@ impl Slot {
         for accumulator in &mut self.accumulators {
             accumulator.clear(groups);
         }
-        if !self.causes.is_empty() {
-            for_each(&mut self.causes, groups, |cause| *cause = None);
-        }
+        self.causes.for_each_there(groups, |cause| *cause = None);
     }
 
     /// Forgets groups.
     pub(crate) fn clear(&mut self, groups: &[Group]) {
-        for_each(&mut self.flags, groups, |flags| *flags = 0);
+        self.flags.for_each_there(groups, |flags| *flags = 0);
         self.reset(groups);
-        if !self.touched.is_empty() {
-            for_each(&mut self.touched, groups, |touched| *touched = i64::MIN);
-        }
+        self.touched.for_each_there(groups, |touched| *touched = i64::MIN);
     }
 
     /// Empties the slot for another window; keeps the memory.
@@ -387,14 +360,15 @@ impl Slot {
 
     /// Bytes kept for some of the aggregates, estimated.
     pub(crate) fn bytes(&self, calls: &[usize]) -> usize {
+        let causes = self.causes.places().filter_map(|(_, cause)| cause.as_ref());
         calls.iter().map(|call| self.accumulators[*call].bytes()).sum::<usize>()
-            + self.flags.capacity()
+            + self.flags.bytes()
             + (self.members.capacity()
                 + self.changed.capacity()
                 + self.noted.as_ref().map_or(0, |noted| noted.changed.capacity()))
                 * 4
-            + self.causes.capacity() * 16
-            + self.causes.iter().flatten().map(|cause| cause.len()).sum::<usize>()
-            + self.touched.capacity() * 8
+            + self.causes.bytes()
+            + causes.map(|cause| cause.len()).sum::<usize>()
+            + self.touched.bytes()
     }
 }

@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::fmt::Debug;
+use std::ops::IndexMut;
 use std::sync::Arc;
 
 use arrow::array::{
@@ -12,7 +13,7 @@ use arrow::datatypes::{DataType, TimeUnit};
 use datafusion::common::{Result, internal_datafusion_err};
 
 use super::{GroupAccumulator, same};
-use crate::grouped::{for_each, for_each_pair};
+use crate::grouped::Grouped;
 use crate::keys::Group;
 use crate::picked::Picked;
 use crate::value::Value;
@@ -28,7 +29,12 @@ pub(crate) trait Cell: Default + Debug + Send + Sync + 'static {
     /// Takes the row of these arguments.
     fn take(&mut self, call: &Self::Call, args: &[Value]);
     /// Takes rows of columns: each is the number of a cell and of a row.
-    fn take_rows(cells: &mut [Self], call: &Self::Call, rows: impl Iterator<Item = (usize, usize)>, args: &[ArrayRef]);
+    fn take_rows(
+        cells: &mut (impl IndexMut<usize, Output = Self> + ?Sized),
+        call: &Self::Call,
+        rows: impl Iterator<Item = (usize, usize)>,
+        args: &[ArrayRef],
+    );
     /// Adds what a cell of later rows holds.
     fn merge(&mut self, call: &Self::Call, later: &Self);
     /// The answer.
@@ -54,14 +60,14 @@ pub(crate) trait Cell: Default + Debug + Send + Sync + 'static {
 /// The cells of all groups.
 pub(super) struct Cells<C: Cell> {
     call: C::Call,
-    cells: Vec<C>,
+    cells: Grouped<C>,
 }
 
 impl<C: Cell> Cells<C> {
     pub(super) fn boxed(call: &C::Call) -> Box<dyn GroupAccumulator> {
         Box::new(Self {
             call: call.clone(),
-            cells: Vec::new(),
+            cells: Grouped::default(),
         })
     }
 
@@ -71,9 +77,6 @@ impl<C: Cell> Cells<C> {
 }
 
 impl<C: Cell> GroupAccumulator for Cells<C> {
-    fn resize(&mut self, groups: usize) {
-        self.cells.resize_with(groups.max(self.cells.len()), C::default);
-    }
     fn update(&mut self, groups: &[Group], rows: &Picked, args: &[ArrayRef]) -> Result<()> {
         let of_row = |row: usize| (groups[row] as usize, row);
         match rows {
@@ -94,9 +97,8 @@ impl<C: Cell> GroupAccumulator for Cells<C> {
     }
     fn merge(&mut self, other: &dyn GroupAccumulator, groups: &[Group]) -> Result<()> {
         let other = same::<Self>(other);
-        for_each_pair(&mut self.cells, &other.cells, groups, |into, from| {
-            into.merge(&self.call, from)
-        });
+        self.cells
+            .for_each_pair(&other.cells, groups, |into, from| into.merge(&self.call, from));
         Ok(())
     }
     fn absorb(&mut self, into: Group, from: Group) -> Result<()> {
@@ -132,7 +134,7 @@ impl<C: Cell> GroupAccumulator for Cells<C> {
         Ok(())
     }
     fn clear(&mut self, groups: &[Group]) {
-        for_each(&mut self.cells, groups, |cell| *cell = C::default());
+        self.cells.for_each_there(groups, |cell| *cell = C::default());
     }
     fn state_width(&self) -> usize {
         C::state_types(&self.call).len()
@@ -141,7 +143,7 @@ impl<C: Cell> GroupAccumulator for Cells<C> {
         C::is_mergeable(&self.call)
     }
     fn bytes(&self) -> usize {
-        self.cells.capacity() * size_of::<C>() + self.cells.iter().map(C::heap_bytes).sum::<usize>()
+        self.cells.bytes() + self.cells.places().map(|(_, cell)| cell.heap_bytes()).sum::<usize>()
     }
     fn as_any(&self) -> &dyn Any {
         self

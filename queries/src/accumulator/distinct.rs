@@ -1,6 +1,7 @@
 //! How many different values there were: `count(DISTINCT x)` of texts, whole numbers and times.
 
 use std::hash::Hash;
+use std::ops::IndexMut;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, ListArray, PrimitiveArray, StringArray};
@@ -24,7 +25,11 @@ pub(super) fn has_native_distinct(data_type: &DataType) -> bool {
 pub(super) trait Kept: std::fmt::Debug + Clone + Eq + Hash + Send + Sync + 'static {
     fn of(value: &Value) -> Option<Self>;
     /// Puts the values at `rows` in the sets of their cells.
-    fn insert_all(sets: &mut [Distinct<Self>], rows: impl Iterator<Item = (usize, usize)>, array: &ArrayRef);
+    fn insert_all(
+        sets: &mut (impl IndexMut<usize, Output = Distinct<Self>> + ?Sized),
+        rows: impl Iterator<Item = (usize, usize)>,
+        array: &ArrayRef,
+    );
     fn to_array(values: &HashSet<Self, FxBuildHasher>) -> ArrayRef;
     fn heap_bytes(&self) -> usize {
         0
@@ -32,7 +37,7 @@ pub(super) trait Kept: std::fmt::Debug + Clone + Eq + Hash + Send + Sync + 'stat
 }
 
 fn insert_numbers<T: ArrowPrimitiveType<Native = i64>>(
-    sets: &mut [Distinct<i64>],
+    sets: &mut (impl IndexMut<usize, Output = Distinct<i64>> + ?Sized),
     rows: impl Iterator<Item = (usize, usize)>,
     array: &PrimitiveArray<T>,
 ) {
@@ -51,7 +56,11 @@ impl Kept for i64 {
             _ => None,
         }
     }
-    fn insert_all(sets: &mut [Distinct<Self>], rows: impl Iterator<Item = (usize, usize)>, array: &ArrayRef) {
+    fn insert_all(
+        sets: &mut (impl IndexMut<usize, Output = Distinct<Self>> + ?Sized),
+        rows: impl Iterator<Item = (usize, usize)>,
+        array: &ArrayRef,
+    ) {
         match array.data_type() {
             DataType::Int64 => insert_numbers(sets, rows, array.as_primitive::<Int64Type>()),
             _ => insert_numbers(sets, rows, array.as_primitive::<TimestampMicrosecondType>()),
@@ -69,7 +78,11 @@ impl Kept for Arc<str> {
             _ => None,
         }
     }
-    fn insert_all(sets: &mut [Distinct<Self>], rows: impl Iterator<Item = (usize, usize)>, array: &ArrayRef) {
+    fn insert_all(
+        sets: &mut (impl IndexMut<usize, Output = Distinct<Self>> + ?Sized),
+        rows: impl Iterator<Item = (usize, usize)>,
+        array: &ArrayRef,
+    ) {
         let array = array.as_string::<i32>();
         for (cell, row) in rows {
             if array.is_valid(row) {
@@ -104,7 +117,12 @@ impl<K: Kept> Cell for Distinct<K> {
     fn take(&mut self, (): &(), args: &[Value]) {
         self.0.extend(K::of(&args[0]));
     }
-    fn take_rows(cells: &mut [Self], (): &(), rows: impl Iterator<Item = (usize, usize)>, args: &[ArrayRef]) {
+    fn take_rows(
+        cells: &mut (impl IndexMut<usize, Output = Self> + ?Sized),
+        (): &(),
+        rows: impl Iterator<Item = (usize, usize)>,
+        args: &[ArrayRef],
+    ) {
         K::insert_all(cells, rows, &args[0]);
     }
     fn merge(&mut self, (): &(), later: &Self) {

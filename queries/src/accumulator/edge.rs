@@ -1,5 +1,6 @@
 //! The value of the first or last row: `first_value` and `last_value`, by arrival or by one column.
 
+use std::ops::IndexMut;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
@@ -113,7 +114,12 @@ impl Cell for Edge {
             self.0 = Some((rank, args[0].clone()));
         }
     }
-    fn take_rows(cells: &mut [Self], call: &EdgeCall, rows: impl Iterator<Item = (usize, usize)>, args: &[ArrayRef]) {
+    fn take_rows(
+        cells: &mut (impl IndexMut<usize, Output = Self> + ?Sized),
+        call: &EdgeCall,
+        rows: impl Iterator<Item = (usize, usize)>,
+        args: &[ArrayRef],
+    ) {
         let keys = args.get(1).map(|array| match array.data_type() {
             DataType::Int64 => (array, array.as_primitive::<Int64Type>().values()),
             _ => (array, array.as_primitive::<TimestampMicrosecondType>().values()),

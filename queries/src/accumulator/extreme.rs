@@ -11,7 +11,7 @@ use arrow::datatypes::{
 use datafusion::common::Result;
 
 use super::{GroupAccumulator, for_each_valid, nulls_where_not, same};
-use crate::grouped::{for_each, for_each_pair, picked};
+use crate::grouped::Grouped;
 use crate::keys::Group;
 use crate::picked::Picked;
 use crate::value::Value;
@@ -59,7 +59,7 @@ pub(super) fn extreme(greatest: bool, data_type: &DataType) -> Box<dyn GroupAccu
         DataType::Timestamp(TimeUnit::Microsecond, None) => of!(TimestampMicrosecondType),
         DataType::Utf8 => Box::new(ExtremeText {
             greatest,
-            values: Vec::new(),
+            values: Grouped::default(),
         }),
         _ => of!(Int64Type),
     }
@@ -68,16 +68,20 @@ pub(super) fn extreme(greatest: bool, data_type: &DataType) -> Box<dyn GroupAccu
 struct Extreme<T: ArrowPrimitiveType> {
     greatest: bool,
     /// Where no value was seen yet, one that every other wins against.
-    values: Vec<T::Native>,
-    seen: Vec<bool>,
+    values: Grouped<T::Native>,
+    seen: Grouped<bool>,
 }
 
 impl<T: ArrowPrimitiveType> Extreme<T> {
     fn new(greatest: bool) -> Self {
         Self {
             greatest,
-            values: Vec::new(),
-            seen: Vec::new(),
+            values: Grouped::filled(if greatest {
+                |places| vec![T::Native::MIN_TOTAL_ORDER; places]
+            } else {
+                |places| vec![T::Native::MAX_TOTAL_ORDER; places]
+            }),
+            seen: Grouped::default(),
         }
     }
 
@@ -105,11 +109,6 @@ impl<T: ArrowPrimitiveType> Extreme<T> {
 }
 
 impl<T: ArrowPrimitiveType> GroupAccumulator for Extreme<T> {
-    fn resize(&mut self, groups: usize) {
-        let groups = groups.max(self.values.len());
-        self.values.resize(groups, Self::none(self.greatest));
-        self.seen.resize(groups, false);
-    }
     fn update(&mut self, groups: &[Group], rows: &Picked, args: &[ArrayRef]) -> Result<()> {
         let array = args[0].as_primitive::<T>();
         for_each_valid(array, groups, rows, |group, row| self.offer(group, array.value(row)));
@@ -132,15 +131,16 @@ impl<T: ArrowPrimitiveType> GroupAccumulator for Extreme<T> {
         let other = same::<Self>(other);
         // A choice and no branch, so that many are compared at once.
         if self.greatest {
-            for_each_pair(&mut self.values, &other.values, groups, |held, value| {
+            self.values.for_each_pair(&other.values, groups, |held, value| {
                 *held = if value.is_gt(*held) { *value } else { *held };
             });
         } else {
-            for_each_pair(&mut self.values, &other.values, groups, |held, value| {
+            self.values.for_each_pair(&other.values, groups, |held, value| {
                 *held = if value.is_lt(*held) { *value } else { *held };
             });
         }
-        for_each_pair(&mut self.seen, &other.seen, groups, |seen, other| *seen |= other);
+        self.seen
+            .for_each_pair(&other.seen, groups, |seen, other| *seen |= other);
         Ok(())
     }
     fn absorb(&mut self, into: Group, from: Group) -> Result<()> {
@@ -151,8 +151,8 @@ impl<T: ArrowPrimitiveType> GroupAccumulator for Extreme<T> {
     }
     fn evaluate(&mut self, groups: &[Group]) -> Result<ArrayRef> {
         let values = PrimitiveArray::<T>::new(
-            picked(&self.values, groups).into(),
-            nulls_where_not(picked(&self.seen, groups)),
+            self.values.picked(groups).into(),
+            nulls_where_not(self.seen.picked(groups)),
         );
         Ok(Arc::new(values))
     }
@@ -171,8 +171,8 @@ impl<T: ArrowPrimitiveType> GroupAccumulator for Extreme<T> {
     }
     fn clear(&mut self, groups: &[Group]) {
         let none = Self::none(self.greatest);
-        for_each(&mut self.values, groups, |held| *held = none);
-        for_each(&mut self.seen, groups, |seen| *seen = false);
+        self.values.for_each_there(groups, |held| *held = none);
+        self.seen.for_each_there(groups, |seen| *seen = false);
     }
     fn state_width(&self) -> usize {
         1
@@ -181,7 +181,7 @@ impl<T: ArrowPrimitiveType> GroupAccumulator for Extreme<T> {
         true
     }
     fn bytes(&self) -> usize {
-        self.values.capacity() * (size_of::<T::Native>() + 1)
+        self.values.bytes() + self.seen.bytes()
     }
     fn as_any(&self) -> &dyn Any {
         self
@@ -211,7 +211,7 @@ fn of_native<T: ArrowPrimitiveType>(value: T::Native) -> Value {
 
 struct ExtremeText {
     greatest: bool,
-    values: Vec<Option<Arc<str>>>,
+    values: Grouped<Option<Arc<str>>>,
 }
 
 impl ExtremeText {
@@ -227,9 +227,6 @@ impl ExtremeText {
 }
 
 impl GroupAccumulator for ExtremeText {
-    fn resize(&mut self, groups: usize) {
-        self.values.resize(groups.max(self.values.len()), None);
-    }
     fn update(&mut self, groups: &[Group], rows: &Picked, args: &[ArrayRef]) -> Result<()> {
         let array = args[0].as_string::<i32>();
         for_each_valid(array, groups, rows, |group, row| self.offer(group, array.value(row)));
@@ -280,7 +277,7 @@ impl GroupAccumulator for ExtremeText {
         Ok(())
     }
     fn clear(&mut self, groups: &[Group]) {
-        for_each(&mut self.values, groups, |held| *held = None);
+        self.values.for_each_there(groups, |held| *held = None);
     }
     fn state_width(&self) -> usize {
         1
@@ -289,7 +286,8 @@ impl GroupAccumulator for ExtremeText {
         true
     }
     fn bytes(&self) -> usize {
-        self.values.capacity() * 16 + self.values.iter().flatten().map(|value| value.len()).sum::<usize>()
+        let texts = self.values.places().filter_map(|(_, value)| value.as_ref());
+        self.values.bytes() + texts.map(|value| value.len()).sum::<usize>()
     }
     fn as_any(&self) -> &dyn Any {
         self

@@ -1,5 +1,7 @@
 //! How far numbers lie apart: `var`, `var_pop`, `stddev` and `stddev_pop`, by Welford's method.
 
+use std::ops::IndexMut;
+
 use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::datatypes::{DataType, Float64Type};
 
@@ -57,7 +59,7 @@ impl Cell for Spread {
         }
     }
     fn take_rows(
-        cells: &mut [Self],
+        cells: &mut (impl IndexMut<usize, Output = Self> + ?Sized),
         _call: &SpreadCall,
         rows: impl Iterator<Item = (usize, usize)>,
         args: &[ArrayRef],

@@ -13,7 +13,7 @@ use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
 use rustc_hash::FxHashSet;
 
 use super::{GroupAccumulator, same};
-use crate::grouped::for_each;
+use crate::grouped::Grouped;
 use crate::keys::Group;
 use crate::picked::Picked;
 
@@ -88,7 +88,7 @@ impl Seen {
 pub(super) struct RowAccumulators {
     expr: Arc<AggregateFunctionExpr>,
     /// In a cell, since DataFusion gives the state of an accumulator only to who may change it, and `merge` reads.
-    groups: RefCell<Vec<Held>>,
+    groups: RefCell<Grouped<Held>>,
     /// How many columns it looks at. Those of an ORDER BY are kept from functions that are the same in any order: some
     /// count them as arguments of their own.
     args: usize,
@@ -98,7 +98,7 @@ pub(super) struct RowAccumulators {
     row_bytes: usize,
     is_read_and_kept: bool,
     /// Of each group where these are sketches of different values, which take a value a second time without a change.
-    seen: Option<Vec<Seen>>,
+    seen: Option<Grouped<Seen>>,
 }
 
 impl RowAccumulators {
@@ -114,10 +114,10 @@ impl RowAccumulators {
         Self {
             args: expr.expressions().len() + orders,
             row_bytes,
-            seen: (expr.fun().name() == "approx_distinct").then(Vec::new),
+            seen: (expr.fun().name() == "approx_distinct").then(Grouped::default),
             is_read_and_kept: READ_AND_KEPT.contains(&expr.fun().name()),
             expr,
-            groups: RefCell::new(Vec::new()),
+            groups: RefCell::default(),
             width: state.map_or(0, |state| state.len()),
         }
     }
@@ -193,15 +193,6 @@ fn to_arrays(state: &[ScalarValue]) -> Result<Vec<ArrayRef>> {
 }
 
 impl GroupAccumulator for RowAccumulators {
-    fn resize(&mut self, groups: usize) {
-        let held = self.groups.get_mut();
-        if held.len() < groups {
-            held.resize_with(groups, || None);
-        }
-        if let Some(seen) = self.seen.as_mut().filter(|seen| seen.len() < groups) {
-            seen.resize_with(groups, Seen::default);
-        }
-    }
     fn update(&mut self, groups: &[Group], rows: &Picked, args: &[ArrayRef]) -> Result<()> {
         let mut order: Vec<u32> = Vec::new();
         let mut hashes = Vec::new();
@@ -253,8 +244,8 @@ impl GroupAccumulator for RowAccumulators {
         let values = groups
             .iter()
             .map(|group| {
-                let given = |seen: &mut Vec<Seen>| seen[*group as usize].given.clone();
-                if let Some(given) = self.seen.as_mut().and_then(given) {
+                let given = |seen: &Grouped<Seen>| seen[*group as usize].given.clone();
+                if let Some(given) = self.seen.as_ref().and_then(given) {
                     return Ok(given);
                 }
                 let value = self.accumulator(*group)?.evaluate()?;
@@ -304,9 +295,9 @@ impl GroupAccumulator for RowAccumulators {
         Ok(())
     }
     fn clear(&mut self, groups: &[Group]) {
-        for_each(self.groups.get_mut(), groups, |held| *held = None);
+        self.groups.get_mut().for_each_there(groups, |held| *held = None);
         if let Some(seen) = &mut self.seen {
-            for_each(seen, groups, |seen| *seen = Seen::default());
+            seen.for_each_there(groups, |seen| *seen = Seen::default());
         }
     }
     fn state_width(&self) -> usize {
@@ -317,13 +308,11 @@ impl GroupAccumulator for RowAccumulators {
     }
     fn bytes(&self) -> usize {
         let groups = self.groups.borrow();
-        groups
-            .iter()
-            .flatten()
-            .map(|accumulator| accumulator.size())
-            .sum::<usize>()
-            + groups.capacity() * 16
-            + self.seen.iter().flatten().map(Seen::bytes).sum::<usize>()
+        let accumulators = groups.places().filter_map(|(_, held)| held.as_ref());
+        let seen = self.seen.iter().flat_map(Grouped::places);
+        accumulators.map(|accumulator| accumulator.size()).sum::<usize>()
+            + groups.bytes()
+            + seen.map(|(_, seen)| seen.bytes()).sum::<usize>()
     }
     fn as_any(&self) -> &dyn Any {
         self

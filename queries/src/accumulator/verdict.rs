@@ -1,5 +1,7 @@
 //! Whether a condition held in all rows or in any: `bool_and` and `bool_or`.
 
+use std::ops::IndexMut;
+
 use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::datatypes::DataType;
 
@@ -38,7 +40,7 @@ impl Cell for Verdict {
         }
     }
     fn take_rows(
-        cells: &mut [Self],
+        cells: &mut (impl IndexMut<usize, Output = Self> + ?Sized),
         call: &VerdictCall,
         rows: impl Iterator<Item = (usize, usize)>,
         args: &[ArrayRef],

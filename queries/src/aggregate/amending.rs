@@ -15,9 +15,8 @@ use crate::row::Rows;
 use crate::slot::Slot;
 use crate::window::{Hop, Span};
 
-/// To merge what windows share takes slots, each as large as there are keys. It is worth while where each window by itself
-/// would take so many times as many merges of a group.
-const MERGES_A_KEY: usize = 2;
+/// Fewer windows share too little for it to be merged by itself.
+const SHARING_MIN: usize = 3;
 
 /// A window that is said again, and the groups of it that have changed.
 type Amended = (i64, Vec<Group>);
@@ -71,9 +70,7 @@ impl Aggregate {
         for (_, of_window) in windows {
             put_to(&mut groups, of_window);
         }
-        let panes = usize::try_from(hop.size_us / hop.pane_us()).unwrap_or(usize::MAX);
-        let merges = panes.saturating_mul(windows.len()).saturating_mul(groups.len());
-        if windows.len() < 3 || merges < self.keys.capacity().saturating_mul(MERGES_A_KEY) {
+        if windows.len() < SHARING_MIN {
             for (start, groups) in windows {
                 self.say_merged(hop.span(*start), Some(groups), telling, out)?;
             }
@@ -161,9 +158,7 @@ impl Aggregate {
     }
 
     fn empty_slot(&mut self) -> Slot {
-        let mut slot = self.pool.take(&self.plan);
-        slot.resize(self.keys.capacity(), &self.plan);
-        slot
+        self.pool.take(&self.plan)
     }
 
     fn give_back(&mut self, mut slot: Slot) {

@@ -5,7 +5,7 @@ use datafusion::common::Result;
 
 use super::closing::Pool;
 use super::sliding::Panes;
-use crate::grouped::{all, for_each};
+use crate::grouped::Grouped;
 use crate::keys::Group;
 use crate::operator::Progress;
 use crate::slot::{Slot, Walk};
@@ -16,7 +16,7 @@ pub(super) struct Counted {
     span: Span,
     merged: Slot,
     /// In how many of the panes each group is.
-    held: Vec<u32>,
+    held: Grouped<u32>,
     /// Where the pane stands that enters or leaves next.
     walk: Walk,
     is_any_gone: bool,
@@ -28,7 +28,7 @@ impl Counted {
         Self {
             span: Span { end: time, start: time },
             merged,
-            held: Vec::new(),
+            held: Grouped::default(),
             walk: Walk::default(),
             is_any_gone: false,
         }
@@ -40,8 +40,6 @@ impl Counted {
 
     /// Takes out the panes that lie before the window `to`, and in those that it has not.
     pub(super) fn move_to(&mut self, to: Span, panes: &Panes<'_>, room: &mut usize) -> Result<Progress> {
-        self.merged.resize(panes.groups, panes.plan);
-        self.held.resize(panes.groups.max(self.held.len()), 0);
         while let Some((pane, slot)) = panes.within(self.span.start, to.start).next() {
             if *room == 0 || self.leave(*pane, slot, room)? == Progress::Left {
                 return Ok(Progress::Left);
@@ -53,7 +51,7 @@ impl Counted {
             }
             let entering = self.walk.next(&slot.members, room);
             self.merged.enter_all(entering);
-            for_each(&mut self.held, entering, |held| *held += 1);
+            self.held.for_each(entering, |held| *held += 1);
             self.merged.merge(slot, entering, panes.plan)?;
             if self.walk.is_at_start() {
                 self.span.end = pane.end;
@@ -69,8 +67,8 @@ impl Counted {
         for (into, from) in self.merged.accumulators.iter_mut().zip(&slot.accumulators) {
             into.take_back(from.as_ref(), leaving)?;
         }
-        for_each(&mut self.held, leaving, |held| *held -= 1);
-        if !all(&self.held, leaving, |held| *held > 0) {
+        self.held.for_each(leaving, |held| *held -= 1);
+        if !self.held.all(leaving, |held| *held > 0) {
             let is_gone = |group: &&Group| self.held[**group as usize] == 0;
             let gone: Vec<Group> = leaving.iter().filter(is_gone).copied().collect();
             self.merged.clear(&gone);
@@ -96,6 +94,6 @@ impl Counted {
     }
 
     pub(super) fn bytes(&self, calls: &[usize]) -> usize {
-        self.merged.bytes(calls) + self.held.capacity() * 4
+        self.merged.bytes(calls) + self.held.bytes()
     }
 }

@@ -125,8 +125,8 @@ impl Aggregate {
                 places.iter().map(|place| of(*place)).collect::<Vec<_>>(),
             ))
         };
-        let touched = |place: &Group| slot.touched.get(*place as usize).copied().unwrap_or(i64::MIN);
-        let cause = |place: &Group| slot.causes.get(*place as usize).and_then(|cause| cause.as_deref());
+        let touched = |place: &Group| slot.touched[*place as usize];
+        let cause = |place: &Group| slot.causes[*place as usize].as_deref();
         let mut columns: Vec<(String, ArrayRef)> = vec![
             ("changed".into(), flags(&|place| slot.has_changed(place))),
             (TOLD.into(), flags(&|place| slot.was_told(place))),
@@ -204,14 +204,13 @@ impl Aggregate {
     fn restore_party(&mut self, kept_at: Span, part: &RecordBatch, groups: &[Group]) -> Result<()> {
         let met = column(part, TOUCHED)?.as_primitive::<Int64Type>();
         let causes = column(part, "cause")?.as_string::<i32>();
+        let keeps_causes = self.plan.keeps_causes;
         for (row, group) in groups.iter().enumerate() {
             let Some((sums, place)) = self.restore_waiting(kept_at, *group, met.value(row)) else {
                 continue;
             };
-            if causes.is_valid(row)
-                && let Some(cause) = sums.causes.get_mut(place as usize)
-            {
-                *cause = Some(causes.value(row).into());
+            if keeps_causes && causes.is_valid(row) {
+                sums.causes[place as usize] = Some(causes.value(row).into());
             }
             restore_accumulators(sums, &[place], &part.slice(row, 1))?;
         }
@@ -221,7 +220,6 @@ impl Aggregate {
     fn restore_slot(&mut self, span: Span, part: &RecordBatch, groups: &[Group]) -> Result<()> {
         let column = |name: &str| column(part, name);
         let mut slot = Slot::new(&self.plan);
-        slot.resize(self.keys.capacity(), &self.plan);
         slot.said = column("said")?.as_boolean().value(0);
         let changed = column("changed")?.as_boolean();
         let told = column("told")?.as_boolean();

@@ -26,7 +26,6 @@ impl Aggregate {
     ) -> Result<()> {
         let Some(hop) = self.panes else { return Ok(()) };
         let mut merged = self.pool.take(&self.plan);
-        merged.resize(self.keys.capacity(), &self.plan);
         let (first, last) = (hop.pane(span.start), hop.pane(span.end - 1));
         for (_, pane) in self.slots.range(first..=last) {
             let filtered: Vec<Group>;

@@ -41,7 +41,7 @@ impl Aggregate {
     /// The watermark at the last row of a running aggregate's group.
     pub(super) fn touched(&self, group: Group) -> Option<i64> {
         let slot = self.slots.get(&Span::ENDLESS).filter(|slot| slot.has(group))?;
-        slot.touched.get(group as usize).copied()
+        Some(slot.touched[group as usize])
     }
 
     pub(super) fn begin_anew(&mut self, group: Group) {

@@ -34,8 +34,6 @@ pub(super) struct Panes<'a> {
     pub(super) slots: &'a BTreeMap<Span, Slot>,
     pub(super) hop: Hop,
     pub(super) plan: &'a AggregatePlan,
-    /// The greatest number of a group, plus one.
-    pub(super) groups: usize,
 }
 
 impl Panes<'_> {
@@ -143,7 +141,6 @@ impl Aggregate {
                 slots: &self.slots,
                 hop,
                 plan: &self.plan,
-                groups: self.keys.capacity(),
             };
             if merging.sliding.move_to(span, &panes, &mut self.pool, room)? == Progress::Left {
                 self.merging = Some(merging);

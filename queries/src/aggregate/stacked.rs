@@ -60,11 +60,9 @@ enum Stage {
 
 impl Rising {
     fn new(span: Span, panes: &Panes<'_>, pool: &mut Pool) -> Self {
-        let mut slot = pool.take(panes.plan);
-        slot.resize(panes.groups, panes.plan);
         Self {
             span,
-            slot,
+            slot: pool.take(panes.plan),
             taken_until: span.start,
         }
     }
@@ -140,11 +138,9 @@ impl Stacked {
                     if let Some((_, slot)) = self.older.pop_if(|(pane, _)| pane.start < next_start) {
                         // No window that follows has its pane.
                         pool.give(std::mem::replace(&mut self.merged, slot));
-                        self.merged.resize(panes.groups, panes.plan);
                         self.stage = Stage::MergingNewer;
                         continue;
                     }
-                    self.merged.resize(panes.groups, panes.plan);
                     let progress = match self.older.last().or(self.blocks.last()) {
                         Some((_, slot)) => self.walk.merge(&mut self.merged, slot, panes.plan, room)?,
                         None => Progress::Done,
@@ -233,7 +229,6 @@ impl Stacked {
     }
 
     fn enter(&mut self, to: Span, panes: &Panes<'_>, room: &mut usize) -> Result<Progress> {
-        self.newer.resize(panes.groups, panes.plan);
         while let Some((pane, slot)) = panes.within(self.span.end, to.end).next() {
             if self.walk.merge(&mut self.newer, slot, panes.plan, room)? == Progress::Left {
                 return Ok(Progress::Left);

@@ -83,20 +83,12 @@ impl Party {
     }
 
     /// The place of a pane's group.
-    fn place(
-        &mut self,
-        pane: Span,
-        group: Group,
-        numbered: &mut Group,
-        plan: &AggregatePlan,
-        keys: &mut KeyStore,
-    ) -> Group {
+    fn place(&mut self, pane: Span, group: Group, numbered: &mut Group, keys: &mut KeyStore) -> Group {
         *self.places.entry((pane, group)).or_insert_with(|| {
             // From the greatest down: the numbers of groups, which a capture tells of as well, begin at 0.
             *numbered = numbered.wrapping_add(1);
             let number = Group::MAX - *numbered;
             self.entries.push(Entry { pane, group, number });
-            self.sums.resize(self.entries.len(), plan);
             keys.hold(group);
             (self.entries.len() - 1) as Group
         })
@@ -185,7 +177,7 @@ impl Aggregate {
     ) -> Result<()> {
         let judged = self.watermark.max(row.watermark);
         let (party, numbered) = self.waiting.party(turn, judged, &self.plan);
-        let place = party.place(pane, group, numbered, &self.plan, &mut self.keys);
+        let place = party.place(pane, group, numbered, &mut self.keys);
         if self.plan.keeps_causes {
             party.sums.causes[place as usize] = row.cause.clone();
         }
@@ -199,7 +191,7 @@ impl Aggregate {
         for (row, turn, pane) in rows.iter().copied() {
             let judged = self.watermark.max(flow.watermarks.value(row));
             let (party, numbered) = self.waiting.party(turn, judged, &self.plan);
-            let place = party.place(pane, columns.groups[row], numbered, &self.plan, &mut self.keys);
+            let place = party.place(pane, columns.groups[row], numbered, &mut self.keys);
             if self.plan.keeps_causes {
                 let cause = flow.causes.is_valid(row).then(|| Arc::from(flow.causes.value(row)));
                 party.sums.causes[place as usize] = cause;
@@ -316,7 +308,7 @@ impl Aggregate {
         let pane = self.panes?.pane(kept_at.start);
         let turn = self.turn_after(met);
         let (party, numbered) = self.waiting.party(turn, met, &self.plan);
-        let place = party.place(pane, group, numbered, &self.plan, &mut self.keys);
+        let place = party.place(pane, group, numbered, &mut self.keys);
         Some((&mut party.sums, place))
     }
 }

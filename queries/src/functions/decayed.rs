@@ -1,6 +1,7 @@
 //! `decayed_sum(value, time, half_life)`: a sum in which a row counts half for each half-life it is older than the
 //! latest.
 
+use std::ops::IndexMut;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray};
@@ -54,7 +55,7 @@ impl Cell for Decayed {
         }
     }
     fn take_rows(
-        cells: &mut [Self],
+        cells: &mut (impl IndexMut<usize, Output = Self> + ?Sized),
         half_life: &HalfLife,
         rows: impl Iterator<Item = (usize, usize)>,
         args: &[ArrayRef],

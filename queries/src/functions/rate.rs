@@ -1,5 +1,6 @@
 //! `rate(value, time)` and `rate(value, time, unit)`: how much a second, or a unit, between the first row and the last.
 
+use std::ops::IndexMut;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray};
@@ -46,7 +47,12 @@ impl Cell for Rate {
             self.add(*value, (*time, *time));
         }
     }
-    fn take_rows(cells: &mut [Self], _unit: &Unit, rows: impl Iterator<Item = (usize, usize)>, args: &[ArrayRef]) {
+    fn take_rows(
+        cells: &mut (impl IndexMut<usize, Output = Self> + ?Sized),
+        _unit: &Unit,
+        rows: impl Iterator<Item = (usize, usize)>,
+        args: &[ArrayRef],
+    ) {
         let values = args[0].as_primitive::<Float64Type>();
         let times = args[1].as_primitive::<TimestampMicrosecondType>();
         for (cell, row) in rows {

@@ -218,7 +218,7 @@ fn check(types: &[DataType], steps: &[Step]) {
         assert_eq!(store.len(), plain.groups.len());
         let alive: Vec<(&String, &Group)> = plain.groups.iter().collect();
         let numbers: Vec<Group> = alive.iter().map(|(_, group)| **group).collect();
-        assert!(numbers.iter().all(|group| (*group as usize) < store.capacity()));
+        assert!(numbers.iter().all(|group| (*group as usize) < store.holders.len()));
         let columns = store.columns(&numbers).expect("they are alive");
         for (row, (key, _)) in alive.into_iter().enumerate() {
             let again: Vec<Value> = columns.iter().map(|column| Value::at(column, row)).collect();
@@ -258,6 +258,44 @@ fn forgotten_long_keys_leave_no_bytes_behind() {
         store.forget_unheld(&groups);
         assert_eq!(store.len(), 0);
     }
+}
+
+#[test]
+fn long_keys_that_stay_among_many_that_go_are_put_together() {
+    let mut store = store_of(&[DataType::Utf8]);
+    let text = |number: usize| format!("a tag of twenty-four characters or more {number}");
+    let keys: Vec<Vec<Value>> = (0..50_000)
+        .map(|number| vec![Value::Text(text(number).into())])
+        .collect();
+    let groups = interned(&mut store, &columns_of(&[DataType::Utf8], &keys), keys.len());
+    let all = store.bytes();
+    let (staying, going): (Vec<Group>, Vec<Group>) = groups.iter().partition(|group| **group % 100 == 7);
+    store.forget_unheld(&going);
+    // The other columns and the tables keep what they have.
+    let of_texts = keys.len() * (text(49_999).len() + 8);
+    assert!(
+        store.bytes() < all - of_texts * 9 / 10,
+        "{} of {all} bytes",
+        store.bytes()
+    );
+    let column = &store.columns(&staying).expect("they are alive")[0];
+    for (row, group) in staying.iter().enumerate() {
+        assert_eq!(written(&[Value::at(column, row)]), written(&keys[*group as usize]));
+    }
+    // What comes takes the places of what went.
+    let others: Vec<Vec<Value>> = (50_000..90_000)
+        .map(|number| vec![Value::Text(text(number).into())])
+        .collect();
+    let more = interned(&mut store, &columns_of(&[DataType::Utf8], &others), others.len());
+    // Beside them is now a list of numbers to be given out again.
+    assert!(store.bytes() <= all + all / 10, "{} bytes, {all} before", store.bytes());
+    let column = &store.columns(&more).expect("they are alive")[0];
+    assert!((0..more.len()).all(|row| written(&[Value::at(column, row)]) == written(&others[row])));
+    assert!(staying.iter().all(|group| {
+        store
+            .intern_one(&keys[*group as usize])
+            .is_ok_and(|found| found == *group)
+    }));
 }
 
 #[test]
@@ -317,7 +355,7 @@ fn keys_whose_hashes_look_alike_are_told_apart() {
     let texts: Vec<String> = (0..300_000).map(|number| format!("tag {number}")).collect();
     let column: ArrayRef = Arc::new(StringArray::from_iter_values(&texts));
     let groups = interned(&mut store, &[Arc::clone(&column)], texts.len());
-    let tags: HashSet<u32> = store.table.iter().map(|(tag, _)| *tag).collect();
+    let tags: HashSet<u32> = store.tables.iter().flatten().map(|(tag, _)| *tag).collect();
     let alike = texts.len() - tags.len();
     assert!(
         (1..100).contains(&alike),

@@ -7,12 +7,13 @@ use arrow::buffer::{NullBuffer, OffsetBuffer};
 use datafusion::common::{Result, exec_datafusion_err};
 use rustc_hash::FxHasher;
 
+use crate::grouped::Grouped;
 use crate::keys::Group;
 
 /// A text of so many bytes lies in its head. Ids of devices mostly do.
 const SHORT: usize = 12;
-/// Bytes of forgotten texts below which they are not worth being given back.
-const LITTLE_WASTE: usize = 4_096;
+/// Bytes of long texts that are kept together.
+const CHUNK: usize = 4_096;
 
 /// A text at a glance: its length, its first four bytes and, where it is short, the other eight. Of a long text that is
 /// looked for the last word is a hash, of a long one that is kept its place.
@@ -77,53 +78,145 @@ fn first_word(length: usize, begin: u32) -> u64 {
 }
 
 /// The texts of the groups.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Texts {
-    heads: Vec<Head>,
-    /// Long texts, one behind the other.
+    heads: Grouped<Head>,
+    long: LongTexts,
+}
+
+/// Long texts, some thousand bytes of them together: those are given up or put together again while an event waits.
+#[derive(Default)]
+struct LongTexts {
+    chunks: Vec<Chunk>,
+    /// The chunk that texts are put in.
+    filling: usize,
+    /// Chunks without a text.
+    empty: Vec<usize>,
+}
+
+/// Texts one behind the other, each behind its group and its length.
+#[derive(Default)]
+struct Chunk {
     bytes: Vec<u8>,
-    /// How many of the bytes belong to texts that were forgotten.
-    waste: usize,
+    /// How many of the bytes are of texts that nobody has forgotten.
+    kept: usize,
+}
+
+/// A text's group and its length, as they stand before it.
+const LABEL: usize = 8;
+
+impl Chunk {
+    fn is_mostly_forgotten(&self) -> bool {
+        self.kept < self.bytes.len() / 2
+    }
+
+    /// The groups and lengths of all that was put in, with the places of the texts.
+    fn labels(&self) -> impl Iterator<Item = (Group, usize, usize)> {
+        let mut at = 0;
+        std::iter::from_fn(move || {
+            let label: [u8; LABEL] = *self.bytes.get(at..)?.first_chunk()?;
+            let [a, b, c, d, length @ ..] = label;
+            let length = u32::from_le_bytes(length) as usize;
+            let start = at + LABEL;
+            at = start + length;
+            Some((Group::from_le_bytes([a, b, c, d]), start, length))
+        })
+    }
+}
+
+/// Where a long text is: its chunk and its place there.
+fn place_of(held: Head) -> (usize, usize) {
+    ((held.last >> 32) as usize, (held.last & u64::from(u32::MAX)) as usize)
+}
+
+impl LongTexts {
+    fn get(&self, held: Head) -> &[u8] {
+        let (chunk, start) = place_of(held);
+        &self.chunks[chunk].bytes[start..start + held.length()]
+    }
+
+    /// Keeps a text; gives its place as it stands in a head.
+    fn push(&mut self, group: Group, text: &[u8]) -> u64 {
+        let all = LABEL + text.len();
+        let has_room = |chunk: &Chunk| chunk.bytes.is_empty() || chunk.bytes.len() + all <= CHUNK;
+        if !self.chunks.get(self.filling).is_some_and(has_room) {
+            self.filling = self.empty.pop().unwrap_or_else(|| {
+                self.chunks.push(Chunk::default());
+                self.chunks.len() - 1
+            });
+        }
+        let chunk = &mut self.chunks[self.filling];
+        chunk.bytes.extend_from_slice(&group.to_le_bytes());
+        #[allow(clippy::cast_possible_truncation)] // Arrow counts the bytes of a text in an i32
+        chunk.bytes.extend_from_slice(&(text.len() as u32).to_le_bytes());
+        let start = chunk.bytes.len();
+        chunk.bytes.extend_from_slice(text);
+        chunk.kept += all;
+        (self.filling as u64) << 32 | start as u64
+    }
+
+    /// One text of a chunk has been forgotten; gives those that are left there to be kept elsewhere, where they are few.
+    fn forget(&mut self, held: Head) -> Option<Chunk> {
+        let (number, _) = place_of(held);
+        let chunk = &mut self.chunks[number];
+        chunk.kept -= LABEL + held.length();
+        if number == self.filling {
+            if chunk.kept == 0 {
+                chunk.bytes.clear();
+            }
+            return None;
+        }
+        if !chunk.is_mostly_forgotten() {
+            return None;
+        }
+        if chunk.kept > 0 {
+            return Some(std::mem::take(chunk));
+        }
+        self.give_up(number);
+        None
+    }
+
+    /// A chunk has no text any more.
+    fn give_up(&mut self, number: usize) {
+        let chunk = &mut self.chunks[number];
+        chunk.bytes.clear();
+        if chunk.bytes.capacity() > CHUNK {
+            *chunk = Chunk::default();
+        }
+        self.empty.push(number);
+    }
+
+    fn bytes(&self) -> usize {
+        let bytes: usize = self.chunks.iter().map(|chunk| chunk.bytes.capacity()).sum();
+        bytes + self.chunks.capacity() * size_of::<Chunk>() + self.empty.capacity() * size_of::<usize>()
+    }
 }
 
 impl Texts {
-    /// Makes room for groups below `groups`.
-    pub(super) fn resize(&mut self, groups: usize) {
-        self.heads.resize(groups.max(self.heads.len()), Head::default());
-    }
-
     /// Whether the text of a group, which need not be there, is this one.
     pub(super) fn is(&self, group: Group, head: Head, text: &[u8]) -> bool {
-        let Some(held) = self.heads.get(group as usize) else {
-            return false;
-        };
+        let held = self.heads[group as usize];
         if head.is_long() {
-            held.first == head.first && self.long(*held) == text
+            held.first == head.first && self.long.get(held) == text
         } else {
-            *held == head
+            held == head
         }
-    }
-
-    fn long(&self, held: Head) -> &[u8] {
-        let start = held.last as usize;
-        &self.bytes[start..start + held.length()]
     }
 
     /// What `Head::of` gives for the text of a group.
     pub(super) fn head(&self, group: Group) -> Head {
         let held = self.heads[group as usize];
         if held.is_long() {
-            Head::of(self.long(held))
+            Head::of(self.long.get(held))
         } else {
             held
         }
     }
 
-    /// The group's text is this one from now on.
+    /// The text of a group that had none is this one from now on.
     pub(super) fn set(&mut self, group: Group, mut head: Head, text: &[u8]) {
         if head.is_long() {
-            head.last = self.bytes.len() as u64;
-            self.bytes.extend_from_slice(text);
+            head.last = self.long.push(group, text);
         }
         self.heads[group as usize] = head;
     }
@@ -131,25 +224,21 @@ impl Texts {
     /// The group has no text any more.
     pub(super) fn clear(&mut self, group: Group) {
         let held = std::mem::take(&mut self.heads[group as usize]);
-        if held.is_long() {
-            self.waste += held.length();
-            if self.waste > LITTLE_WASTE && self.waste > self.bytes.len() / 2 {
-                self.give_back();
+        if !held.is_long() {
+            return;
+        }
+        let (number, _) = place_of(held);
+        let Some(left) = self.long.forget(held) else {
+            return;
+        };
+        for (group, start, length) in left.labels() {
+            // One that was forgotten is no more where it was.
+            let head = &mut self.heads[group as usize];
+            if head.is_long() && place_of(*head) == (number, start) {
+                head.last = self.long.push(group, &left.bytes[start..start + length]);
             }
         }
-    }
-
-    /// Gives back the bytes of forgotten texts.
-    fn give_back(&mut self) {
-        let mut bytes = Vec::with_capacity(self.bytes.len() - self.waste);
-        for held in &mut self.heads {
-            if held.is_long() {
-                let start = held.last as usize;
-                held.last = bytes.len() as u64;
-                bytes.extend_from_slice(&self.bytes[start..start + held.length()]);
-            }
-        }
-        (self.bytes, self.waste) = (bytes, 0);
+        self.long.give_up(number);
     }
 
     /// The texts of `groups` in their order.
@@ -161,7 +250,7 @@ impl Texts {
         for group in groups {
             let held = self.heads[*group as usize];
             if held.is_long() {
-                bytes.extend_from_slice(self.long(held));
+                bytes.extend_from_slice(self.long.get(held));
             } else if held == Head::NULL {
                 has_null = true;
             } else {
@@ -186,6 +275,6 @@ impl Texts {
 
     /// Bytes kept.
     pub(super) fn size(&self) -> usize {
-        self.heads.capacity() * size_of::<Head>() + self.bytes.capacity()
+        self.heads.bytes() + self.long.bytes()
     }
 }

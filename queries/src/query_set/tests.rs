@@ -280,7 +280,7 @@ fn a_query_that_keeps_more_than_it_may_stops_alone() {
         "CREATE QUERY greedy WITH (memory = '1 MiB') AS SELECT event_id, count(*) AS n FROM gate GROUP BY event_id";
     let mut queries = set_of(&[greedy, MINUTE_SUMS]);
     let mut outputs = Vec::new();
-    let batches = 20;
+    let batches = 30;
     for batch in 0..batches {
         let events: Vec<(i64, &str, i64)> = (0..1_000).map(|index| (batch * 1_000 + index, "a", 1)).collect();
         queries.push("gate", &gate(&events), &mut outputs);

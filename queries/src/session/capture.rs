@@ -71,8 +71,8 @@ impl Sessions {
     fn take_of(&mut self, noting: &mut Noting, room: &mut usize) -> Result<()> {
         let groups = match noting.all_from {
             Some(from) => {
-                let to = from.saturating_add(*room).min(self.runs.len());
-                noting.all_from = (to < self.runs.len()).then_some(to);
+                let to = from.saturating_add(*room).min(self.runs.end());
+                noting.all_from = (to < self.runs.end()).then_some(to);
                 *room -= to - from;
                 for is_noted in noting.is_noted.iter_mut().take(to).skip(from) {
                     *is_noted = false;
@@ -97,7 +97,7 @@ impl Sessions {
         let turn = noting.taken.next_turn();
         let (mut open, mut gone) = (Vec::new(), Vec::new());
         for group in groups {
-            let has_runs = self.runs.get(group as usize).is_some_and(|runs| !runs.is_empty());
+            let has_runs = !self.runs[group as usize].is_empty();
             if has_runs { &mut open } else { &mut gone }.push(group);
         }
         let (keys, calls) = (self.plan.all_keys(), self.plan.all_calls());

@@ -23,7 +23,7 @@ impl Sessions {
     /// A row a piece, with its run and its key; the watermark in the schema's metadata. Of some of the keys and
     /// aggregates, numbered as they are handed in.
     pub(super) fn keep(&mut self, keys: &[usize], calls: &[usize]) -> Result<RecordBatch> {
-        let pieces = self.pieces_of(0..self.runs.len() as Group);
+        let pieces = self.pieces_of(0..self.runs.end() as Group);
         let columns = self.piece_columns(&pieces, keys, calls)?;
         let fields: Vec<Field> = columns
             .iter()
@@ -66,10 +66,7 @@ impl Sessions {
         let numbers =
             |of: fn(&KeptPiece) -> i64| -> ArrayRef { Arc::new(Int64Array::from_iter_values(pieces.iter().map(of))) };
         let begun: BooleanArray = pieces.iter().map(|kept| Some(kept.is_begun)).collect();
-        let causes: StringArray = ids
-            .iter()
-            .map(|id| self.causes.get(*id as usize).and_then(|cause| cause.as_deref()))
-            .collect();
+        let causes: StringArray = ids.iter().map(|id| self.causes[*id as usize].as_deref()).collect();
         let mut columns: Vec<(String, ArrayRef)> = vec![
             ("first".into(), numbers(|kept| kept.first)),
             ("last".into(), numbers(|kept| kept.last)),
@@ -117,7 +114,6 @@ impl Sessions {
             .collect::<Result<Vec<_>>>()?;
         let mut groups = Vec::new();
         self.keys.intern(&keys, rows, &mut groups)?;
-        self.runs.resize(self.keys.capacity(), Vec::new());
         let mut ids = Vec::with_capacity(rows);
         for (row, group) in groups.iter().enumerate() {
             let id = self.new_piece();
@@ -149,9 +145,9 @@ impl Sessions {
                 .collect::<Result<Vec<_>>>()?;
             accumulator.restore(&ids, &state)?;
         }
-        for (group, runs) in self.runs.iter().enumerate() {
+        for (group, runs) in self.runs.places() {
             for run in runs {
-                self.due.insert((self.due_of(run), group as Group, run.first));
+                self.due.insert((self.due_of(run), group, run.first));
             }
         }
         Ok(())

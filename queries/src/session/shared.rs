@@ -37,16 +37,17 @@ impl WindowOperator for Sessions {
     }
 
     fn footprint_of(&self, calls: &[usize]) -> Footprint {
+        let causes = self.causes.places().filter_map(|(_, cause)| cause.as_ref());
         let accumulators = calls.iter().map(|call| self.accumulators[*call].bytes());
         Footprint {
             keys: self.keys.len(),
             windows: self.due.len(),
             bytes: self.keys.bytes()
                 + accumulators.sum::<usize>()
-                + self.runs.capacity() * size_of::<Vec<Run>>()
+                + self.runs.bytes()
                 + self.due.len() * (size_of::<Run>() + size_of::<Piece>() + 2 * size_of::<(i64, Group, i64)>())
-                + self.causes.capacity() * 16
-                + self.causes.iter().flatten().map(|cause| cause.len()).sum::<usize>(),
+                + self.causes.bytes()
+                + causes.map(|cause| cause.len()).sum::<usize>(),
         }
     }
 

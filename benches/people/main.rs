@@ -200,8 +200,23 @@ fn of_people(sizes: &mut [(House, People)]) -> Vec<f64> {
     took.into_iter().map(median).collect()
 }
 
-/// Nanoseconds an event through all shipped queries and people, in rounds that take turns.
-fn of_all(persons: &[usize]) -> Vec<f64> {
+/// The queries that are slower among many persons, and by how many nanoseconds an event, the slowest first.
+type Slower = Vec<(String, f64)>;
+
+/// Queries that are told of.
+const TOLD: usize = 8;
+
+/// Nanoseconds that each query has taken so far.
+fn of_queries(perception: &Perception) -> Vec<(String, u64)> {
+    let queries = perception.queries.queries().iter();
+    queries
+        .map(|query| (query.name().to_string(), query.counters().busy_ns))
+        .collect()
+}
+
+/// Nanoseconds an event through all shipped queries and people, in rounds that take turns; and what queries make of the
+/// difference between the first house and the last.
+fn of_all(persons: &[usize]) -> (Vec<f64>, Slower) {
     let places = Arc::new(Places::default());
     let mut sizes: Vec<(House, Perception)> = persons
         .iter()
@@ -218,10 +233,13 @@ fn of_all(persons: &[usize]) -> Vec<f64> {
                 perception.take(std::slice::from_ref(&event), &|_| Trace::default());
             }
             house.now_us += 2 * DAY;
+            // With the next event all their visits end.
+            perception.take(&[house.event(0)], &|_| Trace::default());
             (house, perception)
         })
         .collect();
     let mut took: Vec<Vec<f64>> = vec![Vec::new(); sizes.len()];
+    let before: Vec<_> = sizes.iter().map(|(_, perception)| of_queries(perception)).collect();
     for _ in 0..ROUNDS {
         for (index, (house, perception)) in sizes.iter_mut().enumerate() {
             let events = house.round(ROUND / 5);
@@ -232,7 +250,15 @@ fn of_all(persons: &[usize]) -> Vec<f64> {
             took[index].push(begun.elapsed().as_nanos() as f64 / events.len() as f64);
         }
     }
-    took.into_iter().map(median).collect()
+    let since = |house: usize| {
+        let now = of_queries(&sizes[house].1).into_iter().zip(&before[house]);
+        let events = (ROUNDS * (ROUND / 5)) as f64;
+        now.map(move |((name, now), (_, before))| (name, (now - before) as f64 / events))
+    };
+    let both = since(0).zip(since(sizes.len() - 1));
+    let mut slower: Slower = both.map(|((name, few), (_, many))| (name, many - few)).collect();
+    slower.sort_by(|(_, one), (_, other)| other.total_cmp(one));
+    (took.into_iter().map(median).collect(), slower)
 }
 
 fn time_alone(mut house: House, mut people: People) {
@@ -289,11 +315,14 @@ fn main() {
     );
     let [_, (house, people)] = sizes;
     time_alone(house, people);
-    let found = of_all(&[1_000, persons]);
+    let (found, slower) = of_all(&[1_000, persons]);
     println!(
         "an event through the shipped queries and people: {:.0} ns among 1000, {:.0} ns among {persons}: {:.2} times",
         found[0],
         found[1],
         found[1] / found[0]
     );
+    for (query, by) in slower.iter().take(TOLD) {
+        println!("    {query}: {by:.0} ns more");
+    }
 }

@@ -14,7 +14,8 @@ use usher_queries::query_set::Restored;
 /// joins, for an absence and for a pattern. 4: of people their visits, what is usual of each, and what waits for the watermark.
 /// 5: who is inside each zone, what anybody may see, and who looked people up. 6: of people what they wanted
 /// and got, and in how many visits they took part. 7: of people which messages they accepted and declined in time, as messages tell it.
-pub const FORMAT: u32 = 7;
+/// 8: of visits the searches that told their results.
+pub const FORMAT: u32 = 8;
 
 /// What is done with a checkpoint because of its format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

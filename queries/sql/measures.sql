@@ -249,20 +249,35 @@ FROM TUMBLE(demands, event_time, INTERVAL '28 days', INTERVAL '4 days')
 GROUP BY site, service, window_start, window_end;
 
 -- Benefit by cohort: the same of those whose first visit was at the same site and ended in the same four weeks, as far as they
--- wanted it during a visit.
+-- wanted it during a visit. Searches count when their visit ends, which has added them up: to keep each until then would take
+-- as much memory as there are searches.
 CREATE QUERY measure_benefit_by_cohort WITH (purpose = 'research', emit = 'update', lateness = '1 minute') AS
-WITH of_visits AS (
+WITH wanted AS (
   SELECT
-    v.first_site AS site,
-    to_char(date_bin(INTERVAL '28 days', v.first_visit_end, TIMESTAMP '1970-01-05T00:00:00'), '%Y-%m-%d') AS cohort,
-    d.service,
-    d.person,
-    d.event_time,
-    d.demands,
-    d.served
+    first_site AS site,
+    first_visit_end,
+    'search' AS service,
+    person,
+    event_time,
+    searches_told AS demands,
+    searches_found AS served
+  FROM visit
+  WHERE searches_told > 0
+  UNION ALL
+  SELECT v.first_site AS site, v.first_visit_end, d.service, d.person, d.event_time, d.demands, d.served
   FROM demands d
   JOIN visit v ON d.person = v.person AND d.event_time BETWEEN v.visit_end - INTERVAL '1 day' AND v.visit_end
-  WHERE d.event_time >= v.visit_start
+  WHERE d.service = 'item' AND regexp_like(v.used, '(^| )(request|reserve)( |$)') AND d.event_time >= v.visit_start
+), of_visits AS (
+  SELECT
+    site,
+    to_char(date_bin(INTERVAL '28 days', first_visit_end, TIMESTAMP '1970-01-05T00:00:00'), '%Y-%m-%d') AS cohort,
+    service,
+    person,
+    event_time,
+    demands,
+    served
+  FROM wanted
 )
 SELECT
   site,

@@ -153,6 +153,8 @@ fn derived_fields(name: &str) -> Vec<Field> {
             field("used", Utf8),
             field("loans", Int64),
             field("searches", Int64),
+            field("searches_told", Int64),
+            field("searches_found", Int64),
             field("clicks", Int64),
             field("events", Int64),
             field("visit_number", Int64),

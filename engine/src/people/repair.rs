@@ -17,7 +17,7 @@ use crate::erasure::Who;
 use crate::identity::Regrouping;
 
 /// The form of [`Figures`] in the log. Where another Usher wrote another one, the past is made anew once more.
-const FORM: u8 = 3;
+const FORM: u8 = 4;
 /// Acts noted at a time, over all whose past is being made anew. Beyond it what was noted is let go, and the log is gone
 /// through up to a later record. In tests so few that random ones come to it.
 const NOTED_MAX: usize = if cfg!(test) { 8 } else { 65_536 };

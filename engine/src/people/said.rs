@@ -63,6 +63,8 @@ fn visit_row(person: &Arc<str>, ended: &Ended) -> Row {
         Value::Text(names(visit.services, SERVICES).join(" ").into()),
         Value::Int(i64::from(visit.loans)),
         Value::Int(i64::from(visit.searches)),
+        Value::Int(i64::from(visit.told)),
+        Value::Int(i64::from(visit.found)),
         Value::Int(i64::from(visit.clicks)),
         Value::Int(i64::from(visit.events)),
         Value::Int(i64::from(ended.number)),

@@ -17,6 +17,9 @@ pub(super) struct Visit {
     pub(super) clicks: u32,
     pub(super) loans: u32,
     pub(super) searches: u32,
+    /// Searches that told how many results they had, and those of them that had some.
+    pub(super) told: u32,
+    pub(super) found: u32,
     pub(super) channels: u8,
     pub(super) services: u16,
     /// Days since the visit before ended, and what was usual until then; `None` of the first.
@@ -52,6 +55,8 @@ impl Visit {
             clicks: 0,
             loans: 0,
             searches: 0,
+            told: 0,
+            found: 0,
             channels: 0,
             services: 0,
             away,
@@ -67,6 +72,8 @@ impl Visit {
         self.clicks = self.clicks.saturating_add(act.clicks);
         self.loans = self.loans.saturating_add(act.loans);
         self.searches = self.searches.saturating_add(act.searches);
+        self.told = self.told.saturating_add(act.told);
+        self.found = self.found.saturating_add(act.found);
         self.channels |= 1 << act.channel;
         self.services |= act.services;
         if act.source.kind != Kind::Rfid {

@@ -308,7 +308,7 @@ fn decisions_of(checkpoint: &Checkpoint) -> Option<Vec<(Arc<str>, Decisions)>> {
             .map(opted_out_of_form_5)
             .unwrap_or_default(),
         // By then those who keep what persons decide knew of it, and people no more.
-        6 | FORMAT => FxHashSet::default(),
+        6 | 7 | FORMAT => FxHashSet::default(),
         _ => return None,
     };
     let mut identity = Identity::new();
@@ -358,9 +358,13 @@ mod tests {
             segments: change.segments,
         });
         let parts: Vec<Part> = parts.collect();
-        // Of form 6 people were otherwise, so that theirs can't be read by now.
-        let of_form_6 = parts.iter().filter(|part| part.name != "people").cloned();
-        for (format, parts) in [(6, of_form_6.collect()), (FORMAT, parts.clone())] {
+        // Of forms 6 and 7 people were otherwise, so that theirs can't be read by now.
+        let without_people: Vec<Part> = parts.iter().filter(|part| part.name != "people").cloned().collect();
+        for (format, parts) in [
+            (6, without_people.clone()),
+            (7, without_people),
+            (FORMAT, parts.clone()),
+        ] {
             let checkpoint = Checkpoint {
                 sequence: 1,
                 next_offset: Offset(4),

@@ -164,7 +164,7 @@ async fn what_a_newer_version_saved_is_refused_and_an_older_form_rebuilt() -> Te
         }
         Ok(())
     };
-    set_format(8)?;
+    set_format(9)?;
     let checkpoints = data.join("log/checkpoints");
     let before = contents(&checkpoints)?;
     let refused = Command::new(program())
@@ -176,7 +176,7 @@ async fn what_a_newer_version_saved_is_refused_and_an_older_form_rebuilt() -> Te
     let words = String::from_utf8(refused.stderr)?;
     assert_eq!(refused.status.code(), Some(2), "{words}");
     assert!(
-        words.contains("were written by a newer Usher: they have form 8, and this one reads form 7"),
+        words.contains("were written by a newer Usher: they have form 9, and this one reads form 8"),
         "{words}"
     );
     assert_eq!(contents(&checkpoints)?, before);

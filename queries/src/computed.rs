@@ -25,7 +25,7 @@ use datafusion::physical_expr::expressions::{
 };
 use datafusion::physical_expr::{PhysicalExpr, ScalarFunctionExpr};
 
-use self::like::Like;
+use self::like::{Like, patterns_made_ready};
 use self::stock::Stock;
 use crate::typed::typed;
 use crate::value::{Value, is_plain};
@@ -45,7 +45,7 @@ impl Computed {
     pub(crate) fn new(expression: Arc<dyn PhysicalExpr>, schema: &Schema) -> Result<Self> {
         Ok(Self {
             single: Single::of(&expression, schema)?,
-            stock: typed(expression, schema)?,
+            stock: typed(patterns_made_ready(expression)?, schema)?,
         })
     }
 

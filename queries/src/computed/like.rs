@@ -1,6 +1,16 @@
-//! LIKE with a pattern that is fixed and says no more than where a text stands, of a single row.
+//! LIKE with a pattern that is fixed and says no more than where a text stands, made ready once.
 
-use datafusion::common::ScalarValue;
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+use arrow::array::{Array, AsArray, BooleanArray, RecordBatch};
+use arrow::buffer::BooleanBuffer;
+use arrow::datatypes::{DataType, FieldRef, Schema};
+use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::{Result, ScalarValue};
+use datafusion::logical_expr::ColumnarValue;
+use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::{LikeExpr, Literal};
 use regex::{Regex, RegexBuilder};
 
@@ -89,4 +99,101 @@ impl Like {
         };
         found != self.negated
     }
+}
+
+/// A pattern in which case makes no difference, for columns: Arrow's kernel makes a regular expression of it for each batch,
+/// which takes longer than to look for it in most.
+#[derive(Debug, Clone)]
+struct AnyCase {
+    stock: Arc<dyn PhysicalExpr>,
+    like: Arc<Like>,
+}
+
+impl AnyCase {
+    fn of(expression: &Arc<dyn PhysicalExpr>) -> Option<Self> {
+        let like = Like::of(expression.downcast_ref::<LikeExpr>()?)?;
+        like.any_case.is_some().then(|| Self {
+            stock: Arc::clone(expression),
+            like: Arc::new(like),
+        })
+    }
+}
+
+impl PartialEq for AnyCase {
+    fn eq(&self, other: &Self) -> bool {
+        self.stock.eq(&other.stock)
+    }
+}
+
+impl Eq for AnyCase {}
+
+impl Hash for AnyCase {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.stock.hash(state);
+    }
+}
+
+impl fmt::Display for AnyCase {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.stock.fmt(formatter)
+    }
+}
+
+impl PhysicalExpr for AnyCase {
+    fn data_type(&self, input_schema: &Schema) -> Result<DataType> {
+        self.stock.data_type(input_schema)
+    }
+
+    fn nullable(&self, input_schema: &Schema) -> Result<bool> {
+        self.stock.nullable(input_schema)
+    }
+
+    fn return_field(&self, input_schema: &Schema) -> Result<FieldRef> {
+        self.stock.return_field(input_schema)
+    }
+
+    fn evaluate(&self, batch: &RecordBatch) -> Result<ColumnarValue> {
+        let text = self.stock.children()[0].evaluate(batch)?;
+        let ColumnarValue::Array(array) = &text else {
+            return self.stock.evaluate(batch);
+        };
+        let Some(texts) = array.as_string_opt::<i32>() else {
+            return self.stock.evaluate(batch);
+        };
+        let holds = |row| texts.is_valid(row) && self.like.holds(texts.value(row));
+        let values = BooleanBuffer::collect_bool(texts.len(), holds);
+        let found = BooleanArray::new(values, texts.nulls().cloned());
+        Ok(ColumnarValue::Array(Arc::new(found)))
+    }
+
+    fn children(&self) -> Vec<&Arc<dyn PhysicalExpr>> {
+        self.stock.children()
+    }
+
+    fn with_new_children(self: Arc<Self>, children: Vec<Arc<dyn PhysicalExpr>>) -> Result<Arc<dyn PhysicalExpr>> {
+        let stock = Arc::clone(&self.stock).with_new_children(children)?;
+        Ok(made_ready(stock))
+    }
+
+    fn fmt_sql(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.stock.fmt_sql(formatter)
+    }
+}
+
+fn made_ready(expression: Arc<dyn PhysicalExpr>) -> Arc<dyn PhysicalExpr> {
+    match AnyCase::of(&expression) {
+        Some(any_case) => Arc::new(any_case),
+        None => expression,
+    }
+}
+
+/// The same expression, its patterns made ready where Arrow's kernel would make them ready for each batch.
+pub(super) fn patterns_made_ready(expression: Arc<dyn PhysicalExpr>) -> Result<Arc<dyn PhysicalExpr>> {
+    let ready = expression.transform_up(|node| {
+        Ok(match AnyCase::of(&node) {
+            Some(any_case) => Transformed::yes(Arc::new(any_case) as Arc<dyn PhysicalExpr>),
+            None => Transformed::no(node),
+        })
+    })?;
+    Ok(ready.data)
 }

@@ -4,7 +4,7 @@
 use std::cell::Cell;
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow::array::{Array, RecordBatch, StringArray};
 use arrow::compute::concat;
 use arrow::datatypes::{DataType, Field, Schema};
 use datafusion::common::DFSchema;
@@ -323,5 +323,40 @@ fn words_in_letters_of_either_case_need_no_batch() {
             .collect();
         let value = computed.value(&row).expect("it has one");
         assert_eq!(format!("{value:?}"), format!("{:?}", Value::Bool(holds)), "{text}");
+    }
+}
+
+/// Patterns that are made ready once find in columns what Arrow's kernel finds.
+#[test]
+fn patterns_in_letters_of_either_case_find_in_columns_what_the_kernel_does() {
+    let schema = Arc::new(Schema::new(vec![Field::new("s", DataType::Utf8, true)]));
+    let columns = DFSchema::try_from(Arc::clone(&schema)).expect("it is one");
+    let context = SessionContext::new();
+    let texts: StringArray = [
+        None,
+        Some(""),
+        Some("Seat"),
+        Some("a quiet SEAT"),
+        Some("seat\nseat"),
+        Some("\u{212a}elvin"),
+        Some("Ka\u{17f}e"),
+        Some("\u{130}stanbul"),
+        Some("静かな座席"),
+    ]
+    .into_iter()
+    .collect();
+    let rows = texts.len();
+    let batch = RecordBatch::try_new(Arc::clone(&schema), vec![Arc::new(texts)]).expect("it is one");
+    for pattern in [
+        "%seat%", "seat", "seat%", "%seat", "k%", "%kase%", "i%", "%", "", "%座%", "s_at",
+    ] {
+        for not in ["", "NOT "] {
+            let asked = format!("s {not}ILIKE '{pattern}'");
+            let logical = context.parse_sql_expr(&asked, &columns).expect("it is right");
+            let physical = context.create_physical_expr(logical, &columns).expect("it is right");
+            let stock = physical.evaluate(&batch).and_then(|given| given.into_array(rows));
+            let ours = Computed::new(physical, &schema).and_then(|computed| computed.column(&batch));
+            assert_eq!(&ours.expect("ours"), &stock.expect("the kernel's"), "{asked}");
+        }
     }
 }

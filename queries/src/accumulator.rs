@@ -82,25 +82,25 @@ pub(crate) trait GroupAccumulator: Send {
     fn as_any(&self) -> &dyn Any;
 }
 
-/// Calls `each(group, row)` for the rows at which `array` is not null.
-fn for_each_valid(array: &dyn Array, groups: &[Group], rows: &Picked, mut each: impl FnMut(usize, usize)) {
+/// Calls `each` with the group's place in a column for the rows at which `array` is not null.
+fn for_each_valid<T>(
+    column: &mut Grouped<T>,
+    array: &dyn Array,
+    groups: &[Group],
+    rows: &Picked,
+    each: impl FnMut(&mut T, usize),
+) {
     match (array.nulls(), rows) {
         (None, _) if *array.data_type() == DataType::Null => {}
-        (None, Picked::Run(run)) => {
-            for (row, group) in run.clone().zip(&groups[run.clone()]) {
-                each(*group as usize, row);
-            }
+        (None, Picked::Run(run)) => column.at_rows(groups, run.clone(), each),
+        (None, Picked::Each(rows)) => column.at_rows(groups, rows.iter().map(|row| *row as usize), each),
+        (Some(nulls), Picked::Run(run)) => {
+            column.at_rows(groups, run.clone().filter(|row| nulls.is_valid(*row)), each);
         }
-        (None, Picked::Each(rows)) => {
-            for row in rows {
-                each(groups[*row as usize] as usize, *row as usize);
-            }
+        (Some(nulls), Picked::Each(rows)) => {
+            let rows = rows.iter().map(|row| *row as usize);
+            column.at_rows(groups, rows.filter(|row| nulls.is_valid(*row)), each);
         }
-        (Some(nulls), rows) => rows.for_each(|row| {
-            if nulls.is_valid(row) {
-                each(groups[row] as usize, row);
-            }
-        }),
     }
 }
 
@@ -124,7 +124,7 @@ struct Count {
 
 impl GroupAccumulator for Count {
     fn update(&mut self, groups: &[Group], rows: &Picked, args: &[ArrayRef]) -> Result<()> {
-        for_each_valid(&args[0], groups, rows, |group, _| self.counts[group] += 1);
+        for_each_valid(&mut self.counts, &args[0], groups, rows, |count, _| *count += 1);
         Ok(())
     }
     fn update_one(&mut self, group: Group, args: &[Value], _types: &[DataType]) -> Result<()> {
@@ -196,11 +196,10 @@ macro_rules! sum_accumulator {
             fn update(&mut self, groups: &[Group], rows: &Picked, args: &[ArrayRef]) -> Result<()> {
                 let array = args[0].as_primitive::<$arrow>();
                 let values = array.values();
-                let (sums, seen) = (&mut self.sums, &mut self.seen);
-                for_each_valid(array, groups, rows, |group, row| {
-                    sums[group] = $add(sums[group], values[row]);
-                    seen[group] = 1;
+                for_each_valid(&mut self.sums, array, groups, rows, |sum, row| {
+                    *sum = $add(*sum, values[row]);
                 });
+                for_each_valid(&mut self.seen, array, groups, rows, |seen, _| *seen = 1);
                 Ok(())
             }
             fn update_one(&mut self, group: Group, args: &[Value], _types: &[DataType]) -> Result<()> {
@@ -324,11 +323,8 @@ impl GroupAccumulator for Avg {
     fn update(&mut self, groups: &[Group], rows: &Picked, args: &[ArrayRef]) -> Result<()> {
         let array = args[0].as_primitive::<Float64Type>();
         let values = array.values();
-        let (sums, counts) = (&mut self.sums, &mut self.counts);
-        for_each_valid(array, groups, rows, |group, row| {
-            sums[group] += values[row];
-            counts[group] += 1;
-        });
+        for_each_valid(&mut self.sums, array, groups, rows, |sum, row| *sum += values[row]);
+        for_each_valid(&mut self.counts, array, groups, rows, |count, _| *count += 1);
         Ok(())
     }
     fn update_one(&mut self, group: Group, args: &[Value], _types: &[DataType]) -> Result<()> {

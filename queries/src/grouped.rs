@@ -14,12 +14,18 @@ const FEW: usize = 16;
 
 /// A place for each group.
 pub(crate) struct Grouped<T> {
-    pages: Vec<Box<[T]>>,
+    /// The places of the first page, as many as are needed; empty where there are pages.
+    few: Vec<T>,
+    /// All pages, as soon as there are others than the first.
+    pages: Vec<Page<T>>,
     /// What stands where nothing was put yet.
     none: T,
     /// So many places with nothing put there.
     fill: fn(usize) -> Vec<T>,
 }
+
+/// A page, where something was put.
+type Page<T> = Option<Box<[T; PAGE]>>;
 
 impl<T: Default> Default for Grouped<T> {
     fn default() -> Self {
@@ -31,29 +37,39 @@ impl<T: Default> Default for Grouped<T> {
     }
 }
 
-/// The page of a place, and where it is there.
-fn page_of(place: usize) -> (usize, usize) {
-    (place / PAGE, place % PAGE)
-}
-
 impl<T> Index<usize> for Grouped<T> {
     type Output = T;
 
+    #[inline]
     fn index(&self, place: usize) -> &T {
-        let (page, at) = page_of(place);
-        let held = self.pages.get(page).and_then(|page| page.get(at));
+        let held = if self.pages.is_empty() {
+            self.few.get(place)
+        } else {
+            let page = self.pages.get(place / PAGE).and_then(Option::as_ref);
+            page.map(|page| &page[place % PAGE])
+        };
         held.unwrap_or(&self.none)
     }
 }
 
 impl<T> IndexMut<usize> for Grouped<T> {
+    #[inline]
     fn index_mut(&mut self, place: usize) -> &mut T {
-        let (page, at) = page_of(place);
-        if self.pages.get(page).is_none_or(|page| page.len() <= at) {
-            self.make_room(page, at);
+        if !self.has(place) {
+            self.make_room(place);
         }
-        &mut self.pages[page][at]
+        if self.pages.is_empty() {
+            return &mut self.few[place];
+        }
+        let page = self.pages[place / PAGE].as_mut();
+        &mut page.expect("room was made")[place % PAGE]
     }
+}
+
+/// A page of the places in `fill`, which are as many.
+fn page_of<T>(fill: Vec<T>) -> Box<[T; PAGE]> {
+    let page = fill.into_boxed_slice().try_into().ok();
+    page.expect("as many places as a page has")
 }
 
 impl<T> Grouped<T> {
@@ -63,92 +79,146 @@ impl<T> Grouped<T> {
     /// When `fill` gives none where one is asked for.
     pub(crate) fn filled(fill: fn(usize) -> Vec<T>) -> Self {
         Self {
+            few: Vec::new(),
             pages: Vec::new(),
             none: fill(1).pop().expect("one place was asked for"),
             fill,
         }
     }
 
+    /// Whether there is memory for a place.
+    #[inline]
+    fn has(&self, place: usize) -> bool {
+        if self.pages.is_empty() {
+            place < self.few.len()
+        } else {
+            self.pages.get(place / PAGE).is_some_and(Option::is_some)
+        }
+    }
+
     #[cold]
-    fn make_room(&mut self, page: usize, at: usize) {
-        if self.pages.len() <= page {
-            self.pages.resize_with(page + 1, Box::default);
+    fn make_room(&mut self, place: usize) {
+        self.reach(place);
+        if !self.pages.is_empty() {
+            self.pages[place / PAGE].get_or_insert_with(|| page_of((self.fill)(PAGE)));
         }
-        let places = match page {
-            0 => (at + 1).next_power_of_two().max(FEW),
-            _ => PAGE,
-        };
-        let held = std::mem::take(&mut self.pages[page]);
-        let mut more = (self.fill)(places);
-        for (place, value) in more.iter_mut().zip(held) {
-            *place = value;
+    }
+
+    /// Goes as far as a place: there is memory for it where few are enough, and a page's own place else.
+    fn reach(&mut self, place: usize) {
+        if self.pages.is_empty() && place < PAGE {
+            if self.few.len() <= place {
+                // In large steps: a flood of keys must not move them with each that comes.
+                let all = (place + 1).next_power_of_two().max(FEW);
+                self.few.extend((self.fill)(all - self.few.len()));
+            }
+            return;
         }
-        self.pages[page] = more.into_boxed_slice();
+        if self.pages.is_empty() {
+            let mut first = std::mem::take(&mut self.few);
+            let is_there = !first.is_empty();
+            if is_there {
+                first.extend((self.fill)(PAGE - first.len()));
+            }
+            self.pages.push(is_there.then(|| page_of(first)));
+        }
+        if self.pages.len() <= place / PAGE {
+            self.pages.resize_with(place / PAGE + 1, || None);
+        }
     }
 
     /// The number of the last place that may have something, plus one.
     pub(crate) fn end(&self) -> usize {
-        let last = self.pages.last().map_or(0, |page| page.len());
-        self.pages.len().saturating_sub(1) * PAGE + last
-    }
-
-    /// Whether nothing was ever put anywhere.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.pages.is_empty()
+        if self.pages.is_empty() {
+            self.few.len()
+        } else {
+            self.pages.len() * PAGE
+        }
     }
 
     /// The places that there is memory for, with their groups, in ascending order.
     pub(crate) fn places(&self) -> impl Iterator<Item = (Group, &T)> {
         let groups_of = |page: usize| (page * PAGE) as Group..;
         let pages = self.pages.iter().enumerate();
-        pages.flat_map(move |(number, page)| groups_of(number).zip(page.iter()))
+        let pages =
+            pages.flat_map(move |(number, page)| groups_of(number).zip(page.iter().flat_map(|page| page.iter())));
+        (0..).zip(&self.few).chain(pages)
     }
 
     /// Bytes of the places.
     pub(crate) fn bytes(&self) -> usize {
-        let places: usize = self.pages.iter().map(|page| page.len()).sum();
-        places * size_of::<T>() + self.pages.capacity() * size_of::<Box<[T]>>()
+        let places = self.few.capacity() + self.pages.iter().flatten().count() * PAGE;
+        places * size_of::<T>() + self.pages.capacity() * size_of::<Page<T>>()
     }
 
-    /// The places from `run.start` on that lie in one page, up to `run.end`, where there is memory for all of them.
+    /// The places of a run that lies in one page, where there is memory for all of them.
     fn piece(&self, run: &Range<usize>) -> Option<&[T]> {
-        let (page, at) = page_of(run.start);
-        self.pages.get(page)?.get(at..at + run.len())
+        if self.pages.is_empty() {
+            return self.few.get(run.clone());
+        }
+        let (page, at) = (run.start / PAGE, run.start % PAGE);
+        self.pages.get(page)?.as_ref()?.get(at..at + run.len())
     }
 
-    /// The same to be changed; there is memory then.
-    fn piece_mut(&mut self, run: &Range<usize>) -> &mut [T] {
-        let (page, at) = page_of(run.start);
-        let to = at + run.len();
-        if self.pages.get(page).is_none_or(|page| page.len() < to) {
-            self.make_room(page, to - 1);
+    /// The same of those that there is memory for, to be changed.
+    fn piece_there(&mut self, run: &Range<usize>) -> &mut [T] {
+        if self.pages.is_empty() {
+            let end = run.end.min(self.few.len());
+            return &mut self.few[run.start.min(end)..end];
         }
-        &mut self.pages[page][at..to]
+        let (page, at) = (run.start / PAGE, run.start % PAGE);
+        match self.pages.get_mut(page) {
+            Some(Some(page)) => &mut page[at..at + run.len()],
+            _ => &mut [],
+        }
     }
 
     /// Calls `each` with the place of each of `groups`.
     pub(crate) fn for_each(&mut self, groups: &[Group], mut each: impl FnMut(&mut T)) {
-        match run_of(groups) {
-            Some(run) => pieces(run).for_each(|piece| self.piece_mut(&piece).iter_mut().for_each(&mut each)),
-            None => groups.iter().for_each(|group| each(&mut self[*group as usize])),
+        let Some(run) = run_of(groups) else {
+            groups.iter().for_each(|group| each(&mut self[*group as usize]));
+            return;
+        };
+        for piece in pieces(run) {
+            self.make_room(piece.end - 1);
+            self.piece_there(&piece).iter_mut().for_each(&mut each);
         }
     }
 
     /// The same with those of the places that there is memory for: in others stands nothing.
     pub(crate) fn for_each_there(&mut self, groups: &[Group], mut each: impl FnMut(&mut T)) {
         let Some(run) = run_of(groups) else {
-            let there = groups.iter().filter_map(|group| {
-                let (page, at) = page_of(*group as usize);
-                self.pages.get_mut(page)?.get_mut(at).map(&mut each)
-            });
-            return there.collect();
+            for group in groups {
+                let place = *group as usize;
+                self.piece_there(&(place..place + 1)).iter_mut().for_each(&mut each);
+            }
+            return;
         };
         for piece in pieces(run) {
-            let (page, at) = page_of(piece.start);
-            if let Some(page) = self.pages.get_mut(page) {
-                let to = (at + piece.len()).min(page.len());
-                page.get_mut(at..to).into_iter().flatten().for_each(&mut each);
-            }
+            self.piece_there(&piece).iter_mut().for_each(&mut each);
+        }
+    }
+
+    /// Calls `each` with the place of the group of each of `rows`, and the row. `groups` has a group for each row, those that
+    /// are not among them as well.
+    #[inline]
+    pub(crate) fn at_rows(
+        &mut self,
+        groups: &[Group],
+        rows: impl Iterator<Item = usize>,
+        mut each: impl FnMut(&mut T, usize),
+    ) {
+        let Some(greatest) = groups.iter().max() else { return };
+        self.reach(*greatest as usize);
+        let (few, pages, fill) = (self.few.as_mut_slice(), self.pages.as_mut_slice(), self.fill);
+        if pages.is_empty() {
+            rows.for_each(|row| each(&mut few[groups[row] as usize], row));
+            return;
+        }
+        for row in rows {
+            let place = groups[row] as usize;
+            let page = pages[place / PAGE].get_or_insert_with(|| page_of(fill(PAGE)));
+            each(&mut page[place % PAGE], row);
         }
     }
 
@@ -161,13 +231,11 @@ impl<T> Grouped<T> {
             return;
         };
         for piece in pieces(run) {
-            let into = self.piece_mut(&piece);
+            self.make_room(piece.end - 1);
+            let into = self.piece_there(&piece).iter_mut();
             match from.piece(&piece) {
-                Some(from) => into.iter_mut().zip(from).for_each(|(into, from)| each(into, from)),
-                None => into
-                    .iter_mut()
-                    .zip(piece)
-                    .for_each(|(into, place)| each(into, &from[place])),
+                Some(from) => into.zip(from).for_each(|(into, from)| each(into, from)),
+                None => into.zip(piece).for_each(|(into, place)| each(into, &from[place])),
             }
         }
     }
@@ -271,6 +339,11 @@ mod tests {
             let mut from: Grouped<u64> = Grouped::default();
             (0..known).for_each(|group| from[group as usize] = u64::from(group));
             let of_from = |group: u32| if group < known { u64::from(group) } else { 0 };
+            let mut by_rows: Grouped<u64> = Grouped::default();
+            by_rows.at_rows(&turned, (0..turned.len()).filter(|row| row % 3 > 0), |place, row| *place += 1 + row as u64);
+            for (row, group) in turned.iter().enumerate() {
+                prop_assert_eq!(by_rows[*group as usize], if row % 3 > 0 { 1 + row as u64 } else { 0 });
+            }
             for groups in [&run, &turned] {
                 let mut column: Grouped<u64> = Grouped::default();
                 prop_assert!(column.all(groups, |place| *place == 0));

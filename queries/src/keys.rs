@@ -156,6 +156,7 @@ impl KeyStore {
             group
         });
         for (at, column) in self.columns.iter_mut().enumerate() {
+            column.resize(self.holders.len());
             column.set(group, cell(at));
         }
         self.tables[table_of(tag)].insert_unique(spread(tag), (tag, group), |(tag, _)| spread(*tag));

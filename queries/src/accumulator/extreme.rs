@@ -93,10 +93,9 @@ impl<T: ArrowPrimitiveType> Extreme<T> {
         }
     }
 
-    fn offer(&mut self, group: usize, value: T::Native) {
-        let held = &mut self.values[group];
+    fn choose(greatest: bool, held: &mut T::Native, value: T::Native) {
         // The total order puts NaN above all numbers, as DataFusion's min and max do.
-        let wins = if self.greatest {
+        let wins = if greatest {
             value.is_gt(*held)
         } else {
             value.is_lt(*held)
@@ -104,6 +103,10 @@ impl<T: ArrowPrimitiveType> Extreme<T> {
         if wins {
             *held = value;
         }
+    }
+
+    fn offer(&mut self, group: usize, value: T::Native) {
+        Self::choose(self.greatest, &mut self.values[group], value);
         self.seen[group] = true;
     }
 }
@@ -111,7 +114,11 @@ impl<T: ArrowPrimitiveType> Extreme<T> {
 impl<T: ArrowPrimitiveType> GroupAccumulator for Extreme<T> {
     fn update(&mut self, groups: &[Group], rows: &Picked, args: &[ArrayRef]) -> Result<()> {
         let array = args[0].as_primitive::<T>();
-        for_each_valid(array, groups, rows, |group, row| self.offer(group, array.value(row)));
+        let greatest = self.greatest;
+        for_each_valid(&mut self.values, array, groups, rows, |held, row| {
+            Self::choose(greatest, held, array.value(row));
+        });
+        for_each_valid(&mut self.seen, array, groups, rows, |seen, _| *seen = true);
         Ok(())
     }
     fn update_one(&mut self, group: Group, args: &[Value], _types: &[DataType]) -> Result<()> {
@@ -216,10 +223,13 @@ struct ExtremeText {
 
 impl ExtremeText {
     fn offer(&mut self, group: usize, value: &str) {
-        let held = &mut self.values[group];
+        Self::choose(self.greatest, &mut self.values[group], value);
+    }
+
+    fn choose(greatest: bool, held: &mut Option<Arc<str>>, value: &str) {
         let wins = held
             .as_deref()
-            .is_none_or(|held| if self.greatest { value > held } else { value < held });
+            .is_none_or(|held| if greatest { value > held } else { value < held });
         if wins {
             *held = Some(value.into());
         }
@@ -228,8 +238,10 @@ impl ExtremeText {
 
 impl GroupAccumulator for ExtremeText {
     fn update(&mut self, groups: &[Group], rows: &Picked, args: &[ArrayRef]) -> Result<()> {
-        let array = args[0].as_string::<i32>();
-        for_each_valid(array, groups, rows, |group, row| self.offer(group, array.value(row)));
+        let (array, greatest) = (args[0].as_string::<i32>(), self.greatest);
+        for_each_valid(&mut self.values, array, groups, rows, |held, row| {
+            Self::choose(greatest, held, array.value(row));
+        });
         Ok(())
     }
     fn update_one(&mut self, group: Group, args: &[Value], _types: &[DataType]) -> Result<()> {

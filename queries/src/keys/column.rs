@@ -11,7 +11,6 @@ use arrow::row::{RowConverter, SortField};
 use datafusion::common::Result;
 use datafusion::common::utils::normalize_float_zero;
 
-use crate::grouped::Grouped;
 use crate::keys::texts::{Head, Texts};
 use crate::keys::{Group, NOBODY};
 use crate::value::Value;
@@ -144,35 +143,38 @@ enum Kept {
 
 #[derive(Default)]
 struct Words {
-    words: Grouped<i64>,
+    words: Vec<i64>,
     /// Whether a group has NULL; empty until the first has.
-    nulls: Grouped<bool>,
+    nulls: Vec<bool>,
 }
 
 impl Words {
     fn is(&self, group: Group, word: Option<i64>) -> bool {
-        let is_null = self.nulls[group as usize];
+        let is_null = self.nulls.get(group as usize).copied().unwrap_or_default();
         match word {
-            Some(word) => !is_null && self.words[group as usize] == word,
+            Some(word) => !is_null && self.words.get(group as usize) == Some(&word),
             None => is_null,
         }
     }
 
     fn get(&self, group: Group) -> Option<i64> {
-        let is_null = self.nulls[group as usize];
+        let is_null = self.nulls.get(group as usize).copied().unwrap_or_default();
         (!is_null).then(|| self.words[group as usize])
     }
 
     fn set(&mut self, group: Group, word: Option<i64>) {
         self.words[group as usize] = word.unwrap_or_default();
-        if word.is_none() || !self.nulls.is_empty() {
-            self.nulls[group as usize] = word.is_none();
+        if word.is_none() {
+            self.nulls.resize(self.words.len(), false);
+        }
+        if let Some(is_null) = self.nulls.get_mut(group as usize) {
+            *is_null = word.is_none();
         }
     }
 
     fn column<T: ArrowPrimitiveType<Native = i64>>(&self, groups: &[Group]) -> ArrayRef {
         let words: PrimitiveArray<T> = if self.nulls.is_empty() {
-            PrimitiveArray::from_iter_values(self.words.picked(groups))
+            PrimitiveArray::from_iter_values(groups.iter().map(|group| self.words[*group as usize]))
         } else {
             groups.iter().map(|group| self.get(*group)).collect()
         };
@@ -254,6 +256,14 @@ impl KeyColumn {
         })
     }
 
+    /// Makes room for groups below `groups`.
+    pub(super) fn resize(&mut self, groups: usize) {
+        match &mut self.kept {
+            Kept::Words(words) => words.words.resize(groups.max(words.words.len()), 0),
+            Kept::Texts(texts) | Kept::Encoded(_, texts) => texts.resize(groups),
+        }
+    }
+
     /// Whether a group, which need not be there, has this cell.
     pub(super) fn is(&self, group: Group, cell: Cell<'_>) -> bool {
         match (&self.kept, cell) {
@@ -268,7 +278,7 @@ impl KeyColumn {
         match (&self.kept, given) {
             (Kept::Words(kept), Given::Words { words, nulls: None }) if kept.nulls.is_empty() => {
                 for (group, word) in groups.iter_mut().zip(words) {
-                    if kept.words[*group as usize] != *word {
+                    if kept.words.get(*group as usize) != Some(word) {
                         *group = NOBODY;
                     }
                 }
@@ -337,7 +347,7 @@ impl KeyColumn {
     /// Bytes kept.
     pub(super) fn size(&self) -> usize {
         match &self.kept {
-            Kept::Words(words) => words.words.bytes() + words.nulls.bytes(),
+            Kept::Words(words) => words.words.capacity() * 8 + words.nulls.capacity(),
             Kept::Texts(texts) | Kept::Encoded(_, texts) => texts.size(),
         }
     }

@@ -7,7 +7,6 @@ use arrow::buffer::{NullBuffer, OffsetBuffer};
 use datafusion::common::{Result, exec_datafusion_err};
 use rustc_hash::FxHasher;
 
-use crate::grouped::Grouped;
 use crate::keys::Group;
 
 /// A text of so many bytes lies in its head. Ids of devices mostly do.
@@ -80,7 +79,7 @@ fn first_word(length: usize, begin: u32) -> u64 {
 /// The texts of the groups.
 #[derive(Default)]
 pub(super) struct Texts {
-    heads: Grouped<Head>,
+    heads: Vec<Head>,
     long: LongTexts,
 }
 
@@ -193,13 +192,20 @@ impl LongTexts {
 }
 
 impl Texts {
+    /// Makes room for groups below `groups`.
+    pub(super) fn resize(&mut self, groups: usize) {
+        self.heads.resize(groups.max(self.heads.len()), Head::default());
+    }
+
     /// Whether the text of a group, which need not be there, is this one.
     pub(super) fn is(&self, group: Group, head: Head, text: &[u8]) -> bool {
-        let held = self.heads[group as usize];
+        let Some(held) = self.heads.get(group as usize) else {
+            return false;
+        };
         if head.is_long() {
-            held.first == head.first && self.long.get(held) == text
+            held.first == head.first && self.long.get(*held) == text
         } else {
-            held == head
+            *held == head
         }
     }
 
@@ -275,6 +281,6 @@ impl Texts {
 
     /// Bytes kept.
     pub(super) fn size(&self) -> usize {
-        self.heads.bytes() + self.long.bytes()
+        self.heads.capacity() * size_of::<Head>() + self.long.bytes()
     }
 }

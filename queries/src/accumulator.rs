@@ -90,16 +90,18 @@ fn for_each_valid<T>(
     rows: &Picked,
     each: impl FnMut(&mut T, usize),
 ) {
+    // Of the rows that are meant and not of all: of a batch over many windows each takes a few.
+    let Some(greatest) = rows.greatest(groups) else { return };
     match (array.nulls(), rows) {
         (None, _) if *array.data_type() == DataType::Null => {}
-        (None, Picked::Run(run)) => column.at_rows(groups, run.clone(), each),
-        (None, Picked::Each(rows)) => column.at_rows(groups, rows.iter().map(|row| *row as usize), each),
+        (None, Picked::Run(run)) => column.at_rows(groups, greatest, run.clone(), each),
+        (None, Picked::Each(rows)) => column.at_rows(groups, greatest, rows.iter().map(|row| *row as usize), each),
         (Some(nulls), Picked::Run(run)) => {
-            column.at_rows(groups, run.clone().filter(|row| nulls.is_valid(*row)), each);
+            column.at_rows(groups, greatest, run.clone().filter(|row| nulls.is_valid(*row)), each);
         }
         (Some(nulls), Picked::Each(rows)) => {
             let rows = rows.iter().map(|row| *row as usize);
-            column.at_rows(groups, rows.filter(|row| nulls.is_valid(*row)), each);
+            column.at_rows(groups, greatest, rows.filter(|row| nulls.is_valid(*row)), each);
         }
     }
 }

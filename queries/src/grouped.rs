@@ -55,9 +55,7 @@ impl<T> Index<usize> for Grouped<T> {
 impl<T> IndexMut<usize> for Grouped<T> {
     #[inline]
     fn index_mut(&mut self, place: usize) -> &mut T {
-        if !self.has(place) {
-            self.make_room(place);
-        }
+        self.have(place);
         if self.pages.is_empty() {
             return &mut self.few[place];
         }
@@ -93,6 +91,14 @@ impl<T> Grouped<T> {
             place < self.few.len()
         } else {
             self.pages.get(place / PAGE).is_some_and(Option::is_some)
+        }
+    }
+
+    /// Makes room for a place, if there is none.
+    #[inline]
+    fn have(&mut self, place: usize) {
+        if !self.has(place) {
+            self.make_room(place);
         }
     }
 
@@ -180,7 +186,7 @@ impl<T> Grouped<T> {
             return;
         };
         for piece in pieces(run) {
-            self.make_room(piece.end - 1);
+            self.have(piece.end - 1);
             self.piece_there(&piece).iter_mut().for_each(&mut each);
         }
     }
@@ -199,17 +205,17 @@ impl<T> Grouped<T> {
         }
     }
 
-    /// Calls `each` with the place of the group of each of `rows`, and the row. `groups` has a group for each row, those that
-    /// are not among them as well.
+    /// Calls `each` with the place of the group of each of `rows`, and the row. `groups` has a group for each row, and none that is
+    /// meant is above `greatest`.
     #[inline]
     pub(crate) fn at_rows(
         &mut self,
         groups: &[Group],
+        greatest: Group,
         rows: impl Iterator<Item = usize>,
         mut each: impl FnMut(&mut T, usize),
     ) {
-        let Some(greatest) = groups.iter().max() else { return };
-        self.reach(*greatest as usize);
+        self.reach(greatest as usize);
         let (few, pages, fill) = (self.few.as_mut_slice(), self.pages.as_mut_slice(), self.fill);
         if pages.is_empty() {
             rows.for_each(|row| each(&mut few[groups[row] as usize], row));
@@ -224,14 +230,16 @@ impl<T> Grouped<T> {
 
     /// Calls `each` with the places of each of `groups` here and in `from`.
     pub(crate) fn for_each_pair<U>(&mut self, from: &Grouped<U>, groups: &[Group], mut each: impl FnMut(&mut T, &U)) {
-        let Some(run) = run_of(groups) else {
+        // A late row is merged by itself, and that with each of very many panes.
+        let run = if groups.len() > 1 { run_of(groups) } else { None };
+        let Some(run) = run else {
             for group in groups {
                 each(&mut self[*group as usize], &from[*group as usize]);
             }
             return;
         };
         for piece in pieces(run) {
-            self.make_room(piece.end - 1);
+            self.have(piece.end - 1);
             let into = self.piece_there(&piece).iter_mut();
             match from.piece(&piece) {
                 Some(from) => into.zip(from).for_each(|(into, from)| each(into, from)),
@@ -340,7 +348,8 @@ mod tests {
             (0..known).for_each(|group| from[group as usize] = u64::from(group));
             let of_from = |group: u32| if group < known { u64::from(group) } else { 0 };
             let mut by_rows: Grouped<u64> = Grouped::default();
-            by_rows.at_rows(&turned, (0..turned.len()).filter(|row| row % 3 > 0), |place, row| *place += 1 + row as u64);
+            let greatest = turned.iter().max().copied().unwrap_or_default();
+            by_rows.at_rows(&turned, greatest, (0..turned.len()).filter(|row| row % 3 > 0), |place, row| *place += 1 + row as u64);
             for (row, group) in turned.iter().enumerate() {
                 prop_assert_eq!(by_rows[*group as usize], if row % 3 > 0 { 1 + row as u64 } else { 0 });
             }

@@ -37,6 +37,14 @@ impl Picked {
         }
     }
 
+    /// The greatest of what stands at the rows; `None` where there is none.
+    pub(crate) fn greatest<T: Ord + Copy>(&self, of_rows: &[T]) -> Option<T> {
+        match self {
+            Self::Run(run) => of_rows[run.clone()].iter().max().copied(),
+            Self::Each(rows) => rows.iter().map(|row| of_rows[*row as usize]).max(),
+        }
+    }
+
     /// Those of the rows for which `mask` is true.
     pub(crate) fn filtered(&self, mask: &BooleanArray) -> Self {
         let mut rows = Vec::new();

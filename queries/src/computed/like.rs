@@ -172,7 +172,7 @@ impl PhysicalExpr for AnyCase {
 
     fn with_new_children(self: Arc<Self>, children: Vec<Arc<dyn PhysicalExpr>>) -> Result<Arc<dyn PhysicalExpr>> {
         let stock = Arc::clone(&self.stock).with_new_children(children)?;
-        Ok(made_ready(stock))
+        Ok(made_ready(&stock).unwrap_or(stock))
     }
 
     fn fmt_sql(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -180,18 +180,15 @@ impl PhysicalExpr for AnyCase {
     }
 }
 
-fn made_ready(expression: Arc<dyn PhysicalExpr>) -> Arc<dyn PhysicalExpr> {
-    match AnyCase::of(&expression) {
-        Some(any_case) => Arc::new(any_case),
-        None => expression,
-    }
+fn made_ready(expression: &Arc<dyn PhysicalExpr>) -> Option<Arc<dyn PhysicalExpr>> {
+    AnyCase::of(expression).map(|any_case| Arc::new(any_case) as Arc<dyn PhysicalExpr>)
 }
 
 /// The same expression, its patterns made ready where Arrow's kernel would make them ready for each batch.
 pub(super) fn patterns_made_ready(expression: Arc<dyn PhysicalExpr>) -> Result<Arc<dyn PhysicalExpr>> {
     let ready = expression.transform_up(|node| {
-        Ok(match AnyCase::of(&node) {
-            Some(any_case) => Transformed::yes(Arc::new(any_case) as Arc<dyn PhysicalExpr>),
+        Ok(match made_ready(&node) {
+            Some(ready) => Transformed::yes(ready),
             None => Transformed::no(node),
         })
     })?;

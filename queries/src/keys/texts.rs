@@ -109,6 +109,13 @@ impl Chunk {
         self.kept < self.bytes.len() / 2
     }
 
+    /// Lets go of all texts, and of the room for one that was very long.
+    fn clear(&mut self) {
+        self.bytes.clear();
+        self.bytes.shrink_to(CHUNK);
+        self.kept = 0;
+    }
+
     /// The groups and lengths of all that was put in, with the places of the texts.
     fn labels(&self) -> impl Iterator<Item = (Group, usize, usize)> {
         let mut at = 0;
@@ -161,7 +168,7 @@ impl LongTexts {
         chunk.kept -= LABEL + held.length();
         if number == self.filling {
             if chunk.kept == 0 {
-                chunk.bytes.clear();
+                chunk.clear();
             }
             return None;
         }
@@ -177,11 +184,7 @@ impl LongTexts {
 
     /// A chunk has no text any more.
     fn give_up(&mut self, number: usize) {
-        let chunk = &mut self.chunks[number];
-        chunk.bytes.clear();
-        if chunk.bytes.capacity() > CHUNK {
-            *chunk = Chunk::default();
-        }
+        self.chunks[number].clear();
         self.empty.push(number);
     }
 

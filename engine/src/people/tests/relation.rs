@@ -38,6 +38,9 @@ fn benefit_is_what_was_got_of_what_was_wanted() {
     // Two of three searches that tell their results found something; nothing is known of the fourth.
     let view = story.view("ada", at(0, "9:04"));
     assert_eq!((view.demands, view.served, view.benefit), (3, 2, Some(0.667)));
+    let visit = &story.rows("visit", at(0, "9:50"))[0];
+    let columns = ["searches", "searches_told", "searches_found"].map(|column| visit[column].clone());
+    assert_eq!(columns, [json!(4), json!(3), json!(2)]);
     requests(&mut story, "ada", at(0, "10:00"), "B1");
     requests(&mut story, "ada", at(1, "10:00"), "B1");
     requests(&mut story, "ada", at(1, "10:01"), "B2");

@@ -283,6 +283,15 @@ impl KeyColumn {
                     }
                 }
             }
+            (Kept::Texts(kept) | Kept::Encoded(_, kept), Given::Texts { heads, .. }) => {
+                for ((row, group), head) in groups.iter_mut().enumerate().zip(heads) {
+                    // The heads of short texts are all of them.
+                    let is_it = kept.has_head(*group, *head) || head.is_long() && self.is(*group, given.cell(row));
+                    if !is_it {
+                        *group = NOBODY;
+                    }
+                }
+            }
             _ => {
                 for (row, group) in groups.iter_mut().enumerate() {
                     if !self.is(*group, given.cell(row)) {

@@ -63,7 +63,7 @@ impl Head {
         }
     }
 
-    fn is_long(self) -> bool {
+    pub(super) fn is_long(self) -> bool {
         self.length() > SHORT && self != Self::NULL
     }
 
@@ -198,6 +198,11 @@ impl Texts {
     /// Makes room for groups below `groups`.
     pub(super) fn resize(&mut self, groups: usize) {
         self.heads.resize(groups.max(self.heads.len()), Head::default());
+    }
+
+    /// Whether the text of a group, which need not be there, is the short one of this head.
+    pub(super) fn has_head(&self, group: Group, head: Head) -> bool {
+        !head.is_long() && self.heads.get(group as usize) == Some(&head)
     }
 
     /// Whether the text of a group, which need not be there, is this one.

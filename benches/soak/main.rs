@@ -120,15 +120,14 @@ impl Usher {
         })
     }
 
-    /// Events it has counted.
-    fn events(&self) -> Result<u64, Failure> {
+    /// What it says of itself.
+    fn status(&self) -> Result<Value, Failure> {
         let mut stream = TcpStream::connect(self.http)?;
         stream.write_all(b"GET /api/v1/status HTTP/1.1\r\nHost: soak\r\nConnection: close\r\n\r\n")?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;
         let (_, body) = answer.split_once("\r\n\r\n").ok_or("an answer has a body")?;
-        let status: Value = serde_json::from_str(body)?;
-        Ok(status["counts"]["events"].as_u64().ok_or("it counts events")?)
+        Ok(serde_json::from_str(body)?)
     }
 }
 
@@ -242,7 +241,8 @@ async fn soak(arguments: &Arguments) -> Result<bool, Failure> {
     }
     let (missed, unexpected) = difference(&expected, &raised);
     let (sent, answered) = (done.sent.load(Ordering::Relaxed), done.answered.load(Ordering::Relaxed));
-    let events = usher.events()?;
+    let status = usher.status()?;
+    let events = status["counts"]["events"].as_u64().ok_or("it counts events")?;
     let rate = answered as f64 / took.as_secs_f64();
     let grown = report(&samples, arguments.warm_up);
     println!("events: {sent} sent, {answered} acknowledged, {events} counted; {rate:.0} a second");
@@ -250,6 +250,15 @@ async fn soak(arguments: &Arguments) -> Result<bool, Failure> {
         "alerts: {} expected, {} raised, {missed} missed, {unexpected} not expected",
         expected.values().sum::<u64>(),
         counted(&raised)
+    );
+    let pause = &status["checkpoint_pause"];
+    let millis = |at: &str| pause[at].as_f64().unwrap_or(f64::NAN) / 1e3;
+    println!(
+        "checkpoints: {} held events up for {:.1} ms at the median, {:.1} ms at 99 %, {:.1} ms at most",
+        pause["count"],
+        millis("p50_us"),
+        millis("p99_us"),
+        millis("max_us")
     );
     if rate < 0.97 * arguments.rate {
         println!("the rate asked for, {:.0} a second, was not reached", arguments.rate);

@@ -6,6 +6,7 @@
 //! microseconds, so that a replay finds the same figures.
 
 mod act;
+mod clocks;
 mod erasing;
 mod figures;
 mod former;
@@ -21,7 +22,6 @@ mod tests;
 mod view;
 mod visit;
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
@@ -31,6 +31,7 @@ use serde::{Deserialize, Serialize};
 use usher_queries::row::Rows;
 
 use self::act::Act;
+use self::clocks::{Clocks, Rings};
 use self::figures::{Figures, Happening};
 pub use self::former::{KnownOfForm3, KnownOfForm5, opted_out_of_form_3, opted_out_of_form_5};
 use self::kept::Taking;
@@ -60,10 +61,15 @@ const HELD_MAX: usize = 262_144;
 struct Person {
     name: Arc<str>,
     figures: Figures,
-    /// When its clock rings: never later than something falls due, and earlier where it was heard of since.
+    /// When its own clock rings; `i64::MAX` where it has rung and is not set yet. It or a look beside it comes no later than something
+    /// falls due, and earlier where it was heard of since.
     rings_us: i64,
-    /// Whether it is among those that changed since they were last captured.
-    is_noted: bool,
+}
+
+impl AsRef<str> for Person {
+    fn as_ref(&self) -> &str {
+        &self.name
+    }
 }
 
 /// The order in which acts are taken: by event time, then by id.
@@ -79,13 +85,11 @@ struct HeldKey {
 pub struct People {
     rules: Rules,
     people: Shelves<Person>,
-    places: FxHashMap<Arc<str>, u32>,
     /// People of whom nothing is worked out, whatever they answer.
     left_out: FxHashSet<Arc<str>>,
     /// Acts whose time the watermark has not passed.
     held: OrdMap<HeldKey, Act>,
-    /// Everybody's clock: who is to be looked at when, so that nobody has to look at all.
-    clocks: BTreeSet<(i64, u32)>,
+    clocks: Clocks,
     /// The watermark up to which everything was taken.
     reached_us: i64,
     said: Vec<Said>,
@@ -103,10 +107,9 @@ impl People {
         Self {
             rules: Rules::new(settings),
             people: Shelves::default(),
-            places: FxHashMap::default(),
             left_out: FxHashSet::default(),
             held: OrdMap::new(),
-            clocks: BTreeSet::new(),
+            clocks: Clocks::default(),
             reached_us: i64::MIN,
             said: Vec::new(),
             happenings: Vec::new(),
@@ -173,8 +176,7 @@ impl People {
             let first = self.held.get_min();
             let done = first.map(|(key, _)| key.time_us);
             let done = done.filter(|time_us| *time_us < watermark_us);
-            let due = self.clocks.first().map(|(rings_us, _)| *rings_us);
-            let due = due.filter(|rings_us| *rings_us < watermark_us);
+            let due = self.clocks.first().filter(|rings_us| *rings_us < watermark_us);
             match (done, due) {
                 (None, None) => break,
                 // Somebody seen at the very end of a gap is still there.
@@ -200,8 +202,8 @@ impl People {
     fn act(&mut self, act: &Act, time_us: i64, late_at_us: Option<i64>) {
         let person = self.aliases.person(&act.person);
         self.repairing.note_act(person, act, time_us, late_at_us);
-        let place = match self.places.get(person) {
-            Some(place) => *place,
+        let place = match self.people.find(person) {
+            Some(place) => place,
             None => {
                 let person = Arc::clone(person);
                 self.make_room();
@@ -210,7 +212,7 @@ impl People {
                 self.put(person, figures)
             }
         };
-        let Some(person) = self.people.get_mut(place as usize) else {
+        let Some(person) = self.people.get_mut(place) else {
             return;
         };
         let (figures, rules, happenings) = (&mut person.figures, &self.rules, &mut self.happenings);
@@ -220,46 +222,43 @@ impl People {
         };
         if may_be_earlier {
             let due_us = figures.next_due(rules);
-            if due_us < person.rings_us {
-                self.clocks.remove(&(person.rings_us, place));
-                self.clocks.insert((due_us, place));
-                person.rings_us = due_us;
-            }
+            look_at(&mut self.clocks, person, place, (self.reached_us, due_us));
         }
-        note(&mut self.taking, person, place);
+        note(&mut self.taking, place);
         tell(&mut self.said, &person.name, &mut self.happenings);
     }
 
     /// Looks at those whose clocks ring at `rings_us`: somebody heard of meanwhile is looked at again later.
     fn ring(&mut self, rings_us: i64) {
         let mut due: Vec<(Arc<str>, u32)> = Vec::new();
-        while let Some((first_us, place)) = self.clocks.first().copied()
-            && first_us == rings_us
-        {
-            self.clocks.pop_first();
-            let Some(person) = self.people.get_mut(place as usize) else {
+        while let Some((place, rings)) = self.clocks.pop(rings_us) {
+            // Whoever was to be looked at may be gone, and another in that place.
+            let Some(person) = self.people.get_mut(place) else {
                 continue;
             };
+            if rings == Rings::Own {
+                person.rings_us = i64::MAX;
+            }
             let due_us = person.figures.next_due(&self.rules);
             if due_us > rings_us {
-                person.rings_us = due_us;
-                self.clocks.insert((due_us, place));
+                look_at(&mut self.clocks, person, place, (rings_us, due_us));
             } else {
                 due.push((Arc::clone(&person.name), place));
             }
         }
         // Places are others after a restart.
         due.sort_unstable();
+        due.dedup();
         for (_, place) in due {
-            let Some(person) = self.people.get_mut(place as usize) else {
+            let Some(person) = self.people.get_mut(place) else {
                 continue;
             };
             person
                 .figures
                 .fall_due(self.reached_us, &self.rules, &mut self.happenings);
-            person.rings_us = person.figures.next_due(&self.rules);
-            self.clocks.insert((person.rings_us, place));
-            note(&mut self.taking, person, place);
+            let due_us = person.figures.next_due(&self.rules);
+            look_at(&mut self.clocks, person, place, (self.reached_us, due_us));
+            note(&mut self.taking, place);
             tell(&mut self.said, &person.name, &mut self.happenings);
         }
     }
@@ -279,7 +278,7 @@ impl People {
     pub fn knows(&self, person: &str) -> bool {
         let person = self.aliases.resolve(person);
         let is_theirs = |act: &Act| self.aliases.resolve(&act.person) == person;
-        self.places.contains_key(person) || self.held.values().any(is_theirs)
+        self.people.find(person).is_some() || self.held.values().any(is_theirs)
     }
 
     /// A person does not want to be known: nothing is kept.
@@ -317,22 +316,20 @@ impl People {
     fn put(&mut self, name: Arc<str>, figures: Figures) -> u32 {
         let rings_us = figures.next_due(&self.rules);
         let place = self.people.put(Person {
-            name: Arc::clone(&name),
+            name,
             figures,
             rings_us,
-            is_noted: false,
         });
-        self.places.insert(name, place);
-        self.clocks.insert((rings_us, place));
+        self.clocks.set(rings_us, place);
         place
     }
 
     fn forget(&mut self, person: &str) {
-        if let Some((name, place)) = self.places.remove_entry(person) {
-            if let Some(person) = self.people.take(place) {
-                self.clocks.remove(&(person.rings_us, place));
-            }
-            self.note_row(&name, None);
+        if let Some(place) = self.people.find(person)
+            && let Some(person) = self.people.take(place)
+        {
+            self.clocks.remove(person.rings_us, place);
+            self.note_row(&person.name, None);
         }
     }
 
@@ -343,7 +340,7 @@ impl People {
     }
 
     fn make_room(&mut self) {
-        if self.places.len() < PEOPLE_MAX {
+        if self.people.taken() < PEOPLE_MAX {
             return;
         }
         for person in self.seen_longest_ago(PEOPLE_SHED) {
@@ -365,12 +362,12 @@ impl People {
 
     /// How many people there are whose acts have been taken.
     pub fn len(&self) -> usize {
-        self.places.len()
+        self.people.taken()
     }
 
     /// Whether there is nobody.
     pub fn is_empty(&self) -> bool {
-        self.places.is_empty()
+        self.people.taken() == 0
     }
 
     /// One person at the event time `clock_us`, with all that has come by now; `None` for someone never seen, or who does not
@@ -393,8 +390,8 @@ impl People {
     }
 
     fn figures(&self, person: &str) -> Option<&Figures> {
-        let place = *self.places.get(person)?;
-        self.people.get(place as usize).map(|person| &person.figures)
+        let place = self.people.find(person)?;
+        self.people.get(place).map(|person| &person.figures)
     }
 
     /// Figures as they will be when the watermark has passed what has come by now, and `clock_us`.
@@ -449,11 +446,18 @@ impl People {
     }
 }
 
-fn note(taking: &mut Option<Taking>, person: &mut Person, place: u32) {
-    if let Some(taking) = taking
-        && !std::mem::replace(&mut person.is_noted, true)
-    {
-        taking.noted.push(place);
+/// A person is to be looked at no later than at `due_us`, by the time `now_us`.
+fn look_at(clocks: &mut Clocks, person: &mut Person, place: u32, (now_us, due_us): (i64, i64)) {
+    if due_us < person.rings_us && !clocks.look(now_us, due_us, place) {
+        clocks.remove(person.rings_us, place);
+        clocks.set(due_us, place);
+        person.rings_us = due_us;
+    }
+}
+
+fn note(taking: &mut Option<Taking>, place: u32) {
+    if let Some(taking) = taking {
+        taking.note(place);
     }
 }
 

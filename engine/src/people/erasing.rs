@@ -12,13 +12,13 @@ impl People {
     pub fn erase(&mut self, who: &Who) -> u64 {
         let named = match who.names() {
             Some(names) => names.to_vec(),
-            None => who.among(self.places.keys()),
+            None => who.among(self.people.iter().map(|person| &person.name)),
         };
         let mut erased: BTreeSet<Arc<str>> = BTreeSet::new();
         self.repairing.erase(who);
         self.left_out.retain(|name| !who.is(name));
         for name in named {
-            if self.places.contains_key(&name) {
+            if self.people.find(&name).is_some() {
                 self.forget(&name);
                 erased.insert(name);
             }

@@ -39,9 +39,46 @@ pub(super) struct Taking {
     begins_anew: bool,
     /// Places up to here were taken once; what changes in them afterwards is noted.
     walked: usize,
-    pub(super) noted: Vec<u32>,
+    noted: Noted,
     pub(super) rows: Rows<Arc<str>, Known>,
     chain: Chain,
+}
+
+impl Taking {
+    /// Whoever is at a place has changed.
+    pub(super) fn note(&mut self, place: u32) {
+        if (place as usize) < self.walked {
+            self.noted.put(place);
+        }
+    }
+}
+
+/// Places, each once.
+#[derive(Debug, Default)]
+struct Noted {
+    places: Vec<u32>,
+    /// A bit a place: whether it is among them. It takes less memory than the same said with each person.
+    bits: Vec<u64>,
+}
+
+impl Noted {
+    fn put(&mut self, place: u32) {
+        let (word, bit) = (place as usize / 64, 1 << (place % 64));
+        if self.bits.len() <= word {
+            self.bits.resize(word + 1, 0);
+        }
+        if self.bits[word] & bit == 0 {
+            self.bits[word] |= bit;
+            self.places.push(place);
+        }
+    }
+
+    /// One of them, which is among them no longer.
+    fn pop(&mut self) -> Option<u32> {
+        let place = self.places.pop()?;
+        self.bits[place as usize / 64] &= !(1 << (place % 64));
+        Some(place)
+    }
 }
 
 impl People {
@@ -50,14 +87,14 @@ impl People {
         let taking = self.taking.get_or_insert_with(|| Taking {
             begins_anew: true,
             walked: 0,
-            noted: Vec::new(),
+            noted: Noted::default(),
             rows: Rows::default(),
             chain: Chain::default(),
         });
         let to = taking.walked.saturating_add(*room).min(self.people.len());
         for place in taking.walked..to {
-            if let Some(person) = self.people.get_mut(place) {
-                person.is_noted = false;
+            #[allow(clippy::cast_possible_truncation)] // shelves give out a u32
+            if let Some(person) = self.people.get(place as u32) {
                 let known = Some(Known::of(&person.figures));
                 taking.rows.push((Arc::clone(&person.name), known));
             }
@@ -67,10 +104,8 @@ impl People {
         while *room > 0
             && let Some(place) = taking.noted.pop()
         {
-            // Whose place it is by now, if anybody's, and whether they were taken meanwhile.
-            if let Some(person) = self.people.get_mut(place as usize)
-                && std::mem::take(&mut person.is_noted)
-            {
+            // Whose place it is by now, if anybody's.
+            if let Some(person) = self.people.get(place) {
                 let known = Some(Known::of(&person.figures));
                 taking.rows.push((Arc::clone(&person.name), known));
                 *room -= 1;
@@ -89,7 +124,7 @@ impl People {
         if let Some(taking) = &mut self.taking {
             since.begins_anew = std::mem::take(&mut taking.begins_anew);
             since.rows = std::mem::take(&mut taking.rows);
-            if !taking.chain.goes_on(since.rows.len(), self.places.len()) {
+            if !taking.chain.goes_on(since.rows.len(), self.people.taken()) {
                 self.taking = None;
             }
         }

@@ -162,11 +162,11 @@ impl People {
             let of_name = mail.of_names.entry(Arc::clone(name)).or_default();
             *of_name = of_name.with(what);
         }
-        match self.places.get(person) {
+        match self.people.find(person) {
             Some(place) => {
-                if let Some(known) = self.people.get_mut(*place as usize) {
+                if let Some(known) = self.people.get_mut(place) {
                     known.figures.set_messages(known.figures.messages().with(what));
-                    note(&mut self.taking, known, *place);
+                    note(&mut self.taking, place);
                 }
             }
             None => mail.set_unseen(person, mail.of_unseen(person).with(what)),
@@ -182,7 +182,7 @@ impl People {
 
     /// Keeps what became of messages to a person where there are no figures to keep it.
     pub(super) fn keep_unseen(&mut self, person: &Arc<str>, messages: OfMessages) {
-        let is_seen = self.places.contains_key(person);
+        let is_seen = self.people.find(person).is_some();
         let of_unseen = if is_seen { OfMessages::NONE } else { messages };
         self.repairing.mail.set_unseen(person, of_unseen);
     }

@@ -402,20 +402,20 @@ impl People {
         };
         self.happenings
             .extend(figures.stands_elsewhere(self.reached_us, said, &self.rules));
-        let place = match self.places.get(person).copied() {
+        let place = match self.people.find(person) {
             None => self.put(Arc::clone(person), figures),
             Some(place) => {
-                if let Some(known) = self.people.get_mut(place as usize) {
-                    self.clocks.remove(&(known.rings_us, place));
+                if let Some(known) = self.people.get_mut(place) {
+                    self.clocks.remove(known.rings_us, place);
                     known.figures = figures;
                     known.rings_us = known.figures.next_due(&self.rules);
-                    self.clocks.insert((known.rings_us, place));
+                    self.clocks.set(known.rings_us, place);
                 }
                 place
             }
         };
-        if let Some(known) = self.people.get_mut(place as usize) {
-            note(&mut self.taking, known, place);
+        if let Some(known) = self.people.get_mut(place) {
+            note(&mut self.taking, place);
             tell(&mut self.said, &known.name, &mut self.happenings);
         }
     }

@@ -1,8 +1,18 @@
 //! Shelves keep each person in a place of its own that never moves: to make one long list longer would copy all of it, and
-//! need twice the memory meanwhile.
+//! need twice the memory meanwhile. Whoever is looked for is found by name.
+
+use std::hash::BuildHasher;
+
+use hashbrown::HashTable;
+use rustc_hash::FxBuildHasher;
 
 /// People on a shelf.
 const SHELF: usize = 4_096;
+/// Tables that names are found in, by some bits of their hashes: one that grows moves all that is in it, while an event waits.
+const TABLES: usize = 32;
+
+/// A name of which little is known: some bits of its hash, which mistake one name for another hardly ever.
+type Tag = u32;
 
 /// Places by number, each empty or taken.
 #[derive(Debug)]
@@ -10,6 +20,8 @@ pub(super) struct Shelves<T> {
     shelves: Vec<Vec<Option<T>>>,
     free: Vec<u32>,
     len: usize,
+    /// Who is where. Names stand on the shelves only, where whoever is found is looked at anyway.
+    tables: [HashTable<(Tag, u32)>; TABLES],
 }
 
 impl<T> Default for Shelves<T> {
@@ -18,8 +30,25 @@ impl<T> Default for Shelves<T> {
             shelves: Vec::new(),
             free: Vec::new(),
             len: 0,
+            tables: Default::default(),
         }
     }
+}
+
+fn tag_of(name: &str) -> Tag {
+    #[allow(clippy::cast_possible_truncation)] // its upper half
+    let tag = (FxBuildHasher.hash_one(name) >> 32) as Tag;
+    tag
+}
+
+/// In which table a name is, by bits of its tag that a table looks at last.
+fn table_of(tag: Tag) -> usize {
+    (tag >> 20) as usize % TABLES
+}
+
+/// A tag as the table's hash, which is taken from both ends.
+fn spread(tag: Tag) -> u64 {
+    u64::from(tag) | u64::from(tag) << 32
 }
 
 impl<T> Shelves<T> {
@@ -28,8 +57,48 @@ impl<T> Shelves<T> {
         self.len
     }
 
-    /// Takes a free place.
+    /// How many places are taken.
+    pub(super) fn taken(&self) -> usize {
+        self.len - self.free.len()
+    }
+
+    /// Who is there.
+    pub(super) fn get(&self, place: u32) -> Option<&T> {
+        let place = place as usize;
+        self.shelves.get(place / SHELF)?.get(place % SHELF)?.as_ref()
+    }
+
+    /// Who is there, to be changed.
+    pub(super) fn get_mut(&mut self, place: u32) -> Option<&mut T> {
+        let place = place as usize;
+        self.shelves.get_mut(place / SHELF)?.get_mut(place % SHELF)?.as_mut()
+    }
+
+    /// All who are there.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &T> {
+        self.shelves.iter().flatten().flatten()
+    }
+}
+
+impl<T: AsRef<str>> Shelves<T> {
+    /// Where the one of this name is.
+    pub(super) fn find(&self, name: &str) -> Option<u32> {
+        let tag = tag_of(name);
+        let is_it =
+            |(found, place): &(Tag, u32)| *found == tag && self.get(*place).is_some_and(|held| held.as_ref() == name);
+        let found = self.tables[table_of(tag)].find(spread(tag), is_it);
+        found.map(|(_, place)| *place)
+    }
+
+    /// Gives a free place to somebody whose name has none.
     pub(super) fn put(&mut self, value: T) -> u32 {
+        let tag = tag_of(value.as_ref());
+        let place = self.room_for(value);
+        self.tables[table_of(tag)].insert_unique(spread(tag), (tag, place), |(tag, _)| spread(*tag));
+        place
+    }
+
+    fn room_for(&mut self, value: T) -> u32 {
         if let Some(place) = self.free.pop() {
             let at = place as usize;
             self.shelves[at / SHELF][at % SHELF] = Some(value);
@@ -48,25 +117,55 @@ impl<T> Shelves<T> {
     /// Empties a place.
     pub(super) fn take(&mut self, place: u32) -> Option<T> {
         let at = place as usize;
-        let value = self.shelves.get_mut(at / SHELF)?.get_mut(at % SHELF)?.take();
-        if value.is_some() {
-            self.free.push(place);
+        let value = self.shelves.get_mut(at / SHELF)?.get_mut(at % SHELF)?.take()?;
+        self.free.push(place);
+        let tag = tag_of(value.as_ref());
+        if let Ok(entry) = self.tables[table_of(tag)].find_entry(spread(tag), |(_, found)| *found == place) {
+            entry.remove();
         }
-        value
+        Some(value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_is_there_is_found_and_a_place_is_given_again() {
+        let names = || (0..3 * SHELF).map(|number| format!("p:{number}"));
+        let mut shelves: Shelves<String> = Shelves::default();
+        for name in names() {
+            assert_eq!(shelves.find(&name), None);
+            shelves.put(name);
+        }
+        assert_eq!((shelves.len(), shelves.taken()), (3 * SHELF, 3 * SHELF));
+        for (place, name) in (0..).zip(names()) {
+            assert_eq!(shelves.find(&name), Some(place));
+            assert_eq!(shelves.get(place), Some(&name));
+        }
+        assert_eq!(shelves.take(7), Some("p:7".to_owned()));
+        assert_eq!(shelves.take(7), None, "nobody is there any more");
+        assert_eq!(shelves.find("p:7"), None);
+        assert_eq!((shelves.len(), shelves.taken()), (3 * SHELF, 3 * SHELF - 1));
+        assert_eq!(shelves.iter().count(), 3 * SHELF - 1);
+        assert_eq!(shelves.put("somebody else".to_owned()), 7);
+        assert_eq!(shelves.find("somebody else"), Some(7));
     }
 
-    /// Who is there.
-    pub(super) fn get(&self, place: usize) -> Option<&T> {
-        self.shelves.get(place / SHELF)?.get(place % SHELF)?.as_ref()
-    }
-
-    /// Who is there, to be changed.
-    pub(super) fn get_mut(&mut self, place: usize) -> Option<&mut T> {
-        self.shelves.get_mut(place / SHELF)?.get_mut(place % SHELF)?.as_mut()
-    }
-
-    /// All who are there.
-    pub(super) fn iter(&self) -> impl Iterator<Item = &T> {
-        self.shelves.iter().flatten().flatten()
+    #[test]
+    fn two_names_with_one_tag_are_two() {
+        // The tables are told of places only; who is there says the shelf.
+        let mut shelves: Shelves<String> = Shelves::default();
+        let (here, other) = (shelves.put("here".to_owned()), shelves.put("other".to_owned()));
+        let tag = tag_of("here");
+        let table = &mut shelves.tables[table_of(tag)];
+        if let Ok(entry) = table.find_entry(spread(tag), |(_, place)| *place == here) {
+            entry.remove();
+        }
+        for place in [other, here] {
+            shelves.tables[table_of(tag)].insert_unique(spread(tag), (tag, place), |(tag, _)| spread(*tag));
+        }
+        assert_eq!(shelves.find("here"), Some(here));
     }
 }

@@ -61,9 +61,10 @@ const HELD_MAX: usize = 262_144;
 struct Person {
     name: Arc<str>,
     figures: Figures,
-    /// When its own clock rings; `i64::MAX` where it has rung and is not set yet. It or a look beside it comes no later than something
-    /// falls due, and earlier where it was heard of since.
+    /// When its own clock rings, and when it is looked at beside that; `i64::MAX` where neither is set. One of both comes no later than
+    /// something falls due, and earlier where it was heard of since.
     rings_us: i64,
+    looked_us: i64,
 }
 
 impl AsRef<str> for Person {
@@ -104,12 +105,13 @@ pub struct People {
 impl People {
     /// Nobody yet.
     pub fn new(settings: EngagementSettings) -> Self {
+        let rules = Rules::new(settings);
         Self {
-            rules: Rules::new(settings),
+            clocks: Clocks::new(rules.visit_gap_us),
+            rules,
             people: Shelves::default(),
             left_out: FxHashSet::default(),
             held: OrdMap::new(),
-            clocks: Clocks::default(),
             reached_us: i64::MIN,
             said: Vec::new(),
             happenings: Vec::new(),
@@ -222,7 +224,7 @@ impl People {
         };
         if may_be_earlier {
             let due_us = figures.next_due(rules);
-            look_at(&mut self.clocks, person, place, (self.reached_us, due_us));
+            look_at(&mut self.clocks, person, place, self.reached_us, due_us);
         }
         note(&mut self.taking, place);
         tell(&mut self.said, &person.name, &mut self.happenings);
@@ -236,12 +238,15 @@ impl People {
             let Some(person) = self.people.get_mut(place) else {
                 continue;
             };
-            if rings == Rings::Own {
-                person.rings_us = i64::MAX;
+            match rings {
+                Rings::Own => person.rings_us = i64::MAX,
+                Rings::Beside if person.looked_us == rings_us => person.looked_us = i64::MAX,
+                // An earlier one took its place.
+                Rings::Beside => continue,
             }
             let due_us = person.figures.next_due(&self.rules);
             if due_us > rings_us {
-                look_at(&mut self.clocks, person, place, (rings_us, due_us));
+                look_at(&mut self.clocks, person, place, rings_us, due_us);
             } else {
                 due.push((Arc::clone(&person.name), place));
             }
@@ -257,7 +262,7 @@ impl People {
                 .figures
                 .fall_due(self.reached_us, &self.rules, &mut self.happenings);
             let due_us = person.figures.next_due(&self.rules);
-            look_at(&mut self.clocks, person, place, (self.reached_us, due_us));
+            look_at(&mut self.clocks, person, place, self.reached_us, due_us);
             note(&mut self.taking, place);
             tell(&mut self.said, &person.name, &mut self.happenings);
         }
@@ -319,6 +324,7 @@ impl People {
             name,
             figures,
             rings_us,
+            looked_us: i64::MAX,
         });
         self.clocks.set(rings_us, place);
         place
@@ -446,9 +452,14 @@ impl People {
     }
 }
 
-/// A person is to be looked at no later than at `due_us`, by the time `now_us`.
-fn look_at(clocks: &mut Clocks, person: &mut Person, place: u32, (now_us, due_us): (i64, i64)) {
-    if due_us < person.rings_us && !clocks.look(now_us, due_us, place) {
+/// By the time `now_us` a person is to be looked at no later than at `due_us`.
+fn look_at(clocks: &mut Clocks, person: &mut Person, place: u32, now_us: i64, due_us: i64) {
+    if due_us >= person.rings_us.min(person.looked_us) {
+        return;
+    }
+    if clocks.look(now_us, due_us, place) {
+        person.looked_us = due_us;
+    } else {
         clocks.remove(person.rings_us, place);
         clocks.set(due_us, place);
         person.rings_us = due_us;

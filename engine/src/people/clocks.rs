@@ -2,8 +2,9 @@
 //!
 //! Everybody has a clock, which stands among all others in a tree. Whoever comes is to be looked at earlier, when the visit is over: to
 //! move the clock there and back would take walks through a tree of a million that is in no cache. So it stays where it is, and those
-//! who are there stand in a queue beside it: most visits would end in the order in which they began. Who is still there then is to be
-//! looked at again, before others who came meanwhile, and stands in a second tree, which is as small as few are there at a time.
+//! who are there stand in a queue beside it: most visits would end in the order in which they began. What else is near, as somebody who
+//! is still there and is to be looked at again before others who came meanwhile, stands in a second tree, which is as small as few are
+//! there at a time.
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -18,21 +19,23 @@ struct Look {
     since_us: u32,
 }
 
-/// Whose clock it was that rang.
+/// What it was that rang.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Rings {
-    /// The person's own, which has none from then on until it is set.
+    /// The person's own clock, which is no longer set.
     Own,
     /// A look beside it.
     Beside,
 }
 
 /// Everybody's clock.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Clocks {
+    /// How far ahead somebody is looked at beside the own clock, microseconds: until a visit is over.
+    near_us: i64,
     own: BTreeSet<(i64, u32)>,
-    /// Looks that come before the last one in the queue.
-    before_last: BTreeSet<(i64, u32)>,
+    /// Looks that are not in the queue.
+    others: BTreeSet<(i64, u32)>,
     /// The queue of looks.
     beside: VecDeque<Vec<Look>>,
     /// How many of those that lie together in front are over.
@@ -43,9 +46,22 @@ pub(super) struct Clocks {
 }
 
 impl Clocks {
+    /// Of nobody yet; visits are over when nothing was heard for `visit_gap_us`.
+    pub(super) fn new(visit_gap_us: i64) -> Self {
+        Self {
+            near_us: visit_gap_us,
+            own: BTreeSet::new(),
+            others: BTreeSet::new(),
+            beside: VecDeque::new(),
+            over: 0,
+            first_us: i64::MIN,
+            last_us: i64::MIN,
+        }
+    }
+
     /// When the first of them rings.
     pub(super) fn first(&self) -> Option<i64> {
-        let trees = [&self.own, &self.before_last].into_iter();
+        let trees = [&self.own, &self.others].into_iter();
         let trees = trees.filter_map(|tree| tree.first().map(|(at_us, _)| *at_us));
         let beside = (!self.beside.is_empty()).then_some(self.first_us);
         trees.chain(beside).min()
@@ -53,7 +69,7 @@ impl Clocks {
 
     /// Who is to be looked at at this very time; gives each once.
     pub(super) fn pop(&mut self, at_us: i64) -> Option<(u32, Rings)> {
-        for (tree, rings) in [(&mut self.own, Rings::Own), (&mut self.before_last, Rings::Beside)] {
+        for (tree, rings) in [(&mut self.own, Rings::Own), (&mut self.others, Rings::Beside)] {
             if tree.first().is_some_and(|(first_us, _)| *first_us == at_us) {
                 return tree.pop_first().map(|(_, place)| (place, rings));
             }
@@ -83,23 +99,26 @@ impl Clocks {
         self.own.remove(&(rings_us, place));
     }
 
-    /// Somebody is to be looked at at `due_us` as well, within an hour of `now_us`; false where it is later, and the own clock has to be
-    /// moved.
+    /// By the time `now_us` somebody is to be looked at at `due_us` as well; false where that is too far away, and the own clock
+    /// has to be moved.
     pub(super) fn look(&mut self, now_us: i64, due_us: i64, place: u32) -> bool {
-        if u32::try_from(due_us.saturating_sub(now_us)).is_err() {
+        // Further than any visit of now lasts: all who come would have to stand before it.
+        if due_us.saturating_sub(now_us) > self.near_us {
             return false;
         }
         if self.beside.is_empty() {
             (self.first_us, self.last_us) = (due_us, due_us);
         }
+        // Before the last of the queue, or more than an hour behind it.
         let Ok(since_us) = u32::try_from(due_us.saturating_sub(self.last_us)) else {
-            self.before_last.insert((due_us, place));
+            self.others.insert((due_us, place));
             return true;
         };
         let look = Look { place, since_us };
         match self.beside.back_mut().filter(|together| together.len() < TOGETHER) {
             Some(together) => together.push(look),
             None => {
+                // The first few take no more room than they need: most houses have no others.
                 let mut together = Vec::with_capacity(if self.beside.is_empty() { 0 } else { TOGETHER });
                 together.push(look);
                 self.beside.push_back(together);
@@ -118,6 +137,13 @@ mod tests {
 
     use super::{Clocks, Rings};
 
+    impl Clocks {
+        /// How many looks there are.
+        pub(in super::super) fn looks(&self) -> usize {
+            self.others.len() + self.beside.iter().map(Vec::len).sum::<usize>() - self.over
+        }
+    }
+
     /// All that ring up to a time, in the order in which they do.
     fn ringing(clocks: &mut Clocks, until_us: i64) -> Vec<(i64, u32, Rings)> {
         let mut all = Vec::new();
@@ -130,10 +156,10 @@ mod tests {
 
     #[test]
     fn a_look_that_is_far_away_is_not_taken() {
-        let mut clocks = Clocks::default();
+        let mut clocks = Clocks::new(140);
         assert!(clocks.look(0, 100, 1) && clocks.look(0, 100, 2) && clocks.look(10, 150, 3));
         assert!(clocks.look(10, 149, 4), "before the last");
-        assert!(!clocks.look(10, 10 + (1 << 32), 5), "more than an hour away");
+        assert!(!clocks.look(10, 151, 5), "no visit of now lasts so long");
         clocks.set(120, 6);
         let expected = [
             (100, 1, Rings::Beside),
@@ -151,9 +177,10 @@ mod tests {
     proptest! {
         #[test]
         fn everybody_is_looked_at_when_asked_for(
-            asked in prop::collection::vec((0..50_i64, 0..100_i64, any::<bool>()), 0..30_000), step in 1..40_i64,
+            asked in prop::collection::vec((0..50_i64, 0..100_i64, any::<bool>()), 0..30_000), near in 50..120_i64,
+            step in prop_oneof![1..40_i64, Just(100_000_000)],
         ) {
-            let mut clocks = Clocks::default();
+            let mut clocks = Clocks::new(near * step);
             let mut expected: BTreeMap<i64, Vec<u32>> = BTreeMap::new();
             let (mut now_us, mut heard) = (0, BTreeMap::<i64, Vec<u32>>::new());
             for (place, (later, due, is_own)) in (0..).zip(asked) {

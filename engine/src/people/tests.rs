@@ -198,6 +198,19 @@ fn a_visit_goes_on_from_reader_to_web_and_ends_at_a_way_out() {
 }
 
 #[test]
+fn who_comes_and_goes_all_day_is_looked_at_once_at_a_time() {
+    let mut story = Story::new();
+    for minute in 0..600 {
+        let seen = |what: &str| json!({"id": format!("{what}{minute}"), "tag": "E1", "person": "ada"});
+        let at_us = at(0, "8:00") + minute * HOUR / 60;
+        story.on(at_us, "lobby/rfid/gate", &seen("in"));
+        story.on(at_us + HOUR / 120, "lobby/rfid/way-out", &seen("out"));
+        assert!(story.people.clocks.looks() <= 1, "minute {minute}: {}", story.people.clocks.looks());
+    }
+    assert_eq!(story.rows("visit", at(1, "0:00")).len(), 600);
+}
+
+#[test]
 fn a_visit_ends_by_itself_when_its_gap_has_passed() {
     let mut story = Story::new();
     story.clicks("ada", at(0, "9:00"));

@@ -35,6 +35,7 @@ pub mod operator;
 mod picked;
 mod pipeline;
 mod planner;
+mod plans;
 pub mod purpose;
 pub mod query;
 pub mod query_set;

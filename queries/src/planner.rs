@@ -2,11 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use datafusion::common::DFSchema;
+use datafusion::catalog::{
+    CatalogProvider, CatalogProviderList, MemoryCatalogProvider, MemoryCatalogProviderList, MemorySchemaProvider,
+    SchemaProvider,
+};
+use datafusion::common::{DFSchema, Result};
 use datafusion::datasource::TableProvider;
 use datafusion::execution::SessionStateBuilder;
+use datafusion::execution::context::ExecutionProps;
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::registry::FunctionRegistry;
 use datafusion::logical_expr::{ExprSchemable, LogicalPlan};
@@ -32,6 +37,7 @@ use crate::computed::Computed;
 use crate::error::{Position, QueryError, find_word, from_datafusion, nearest};
 use crate::functions::own_functions;
 use crate::match_recognize::{PatternPlanner, sql_to_statement};
+use crate::plans::{Asked, Plan, plan_of};
 use crate::statement::{OptionValue, Statement};
 use crate::window::WindowPlanner;
 use crate::window::planning::argument;
@@ -39,18 +45,44 @@ use crate::window::planning::argument;
 /// Tables by name, as a session sees them.
 pub(crate) type Tables = BTreeMap<String, Arc<dyn TableProvider>>;
 
-/// The relations of a catalog without rows, for planning.
-pub(crate) fn planning_tables(catalog: &Catalog) -> Tables {
-    catalog
-        .iter()
-        .map(|(name, entry)| (name.to_owned(), empty_table(&entry.schema) as Arc<dyn TableProvider>))
-        .collect()
+/// A DataFusion session over `tables` that knows our windows.
+pub(crate) fn session(tables: Tables, continuous: bool) -> Result<SessionState> {
+    let mut state = bare_session(continuous)?.clone();
+    // Names that it makes up are counted from one again: a plan must not depend on what was planned before.
+    *state.execution_props_mut() = ExecutionProps::new();
+    let tables = Arc::new(tables);
+    state.register_relation_planner(Arc::new(AbsentPlanner {
+        tables: Arc::clone(&tables),
+    }))?;
+    state.register_relation_planner(Arc::new(WindowPlanner {
+        tables: Arc::clone(&tables),
+    }))?;
+    let schema = MemorySchemaProvider::new();
+    for (name, provider) in tables.iter() {
+        schema.register_table(name.clone(), Arc::clone(provider))?;
+    }
+    let names = state.config_options().catalog.clone();
+    let catalog = MemoryCatalogProvider::new();
+    catalog.register_schema(&names.default_schema, Arc::new(schema))?;
+    let catalogs = MemoryCatalogProviderList::new();
+    catalogs.register_catalog(names.default_catalog, Arc::new(catalog));
+    state.register_catalog_list(Arc::new(catalogs));
+    Ok(state)
 }
 
-/// A DataFusion session over `tables` that knows our windows.
-///
+/// A session that has no tables. It is made once, for there are hundreds of functions to register.
+fn bare_session(continuous: bool) -> Result<&'static SessionState> {
+    static SESSIONS: [OnceLock<SessionState>; 2] = [const { OnceLock::new() }; 2];
+    let session = &SESSIONS[usize::from(continuous)];
+    if let Some(made) = session.get() {
+        return Ok(made);
+    }
+    let made = make_bare_session(continuous)?;
+    Ok(session.get_or_init(|| made))
+}
+
 /// One partition, no re-partitioning: what runs is our own loop, and a bounded run shall be comparable with it.
-pub(crate) fn session(tables: Tables, continuous: bool) -> datafusion::common::Result<SessionState> {
+fn make_bare_session(continuous: bool) -> Result<SessionState> {
     let mut config = SessionConfig::new()
         .with_target_partitions(1)
         .with_round_robin_repartition(false)
@@ -60,19 +92,10 @@ pub(crate) fn session(tables: Tables, continuous: bool) -> datafusion::common::R
         .with_information_schema(false);
     config.options_mut().sql_parser.collect_spans = true;
     config.options_mut().sql_parser.map_string_types_to_utf8view = false;
-    let tables = Arc::new(tables);
     let mut builder = SessionStateBuilder::new()
         .with_config(config)
         .with_default_features()
-        .with_relation_planners(vec![
-            Arc::new(WindowPlanner {
-                tables: Arc::clone(&tables),
-            }),
-            Arc::new(PatternPlanner),
-            Arc::new(AbsentPlanner {
-                tables: Arc::clone(&tables),
-            }),
-        ]);
+        .with_relation_planners(vec![Arc::new(PatternPlanner)]);
     if continuous {
         // Only what makes a plan simpler: projections stay as written, so that what is compiled is what was meant.
         let rules: Vec<Arc<dyn OptimizerRule + Send + Sync>> = vec![
@@ -90,10 +113,6 @@ pub(crate) fn session(tables: Tables, continuous: bool) -> datafusion::common::R
         state.register_udaf(Arc::new(function))?;
     }
     state.register_udf(Arc::new(as_of::condition()))?;
-    let schema = state.schema_for_ref("any")?;
-    for (name, provider) in tables.iter() {
-        schema.register_table(name.clone(), Arc::clone(provider))?;
-    }
     Ok(state)
 }
 
@@ -101,35 +120,24 @@ pub(crate) fn session(tables: Tables, continuous: bool) -> datafusion::common::R
 const CALLS: [&str; 6] = ["TUMBLE", "HOP", "SESSION", "DAY", "OPENING", "ABSENT"];
 
 /// Plans statements over one catalog.
-pub(crate) struct Planner {
-    state: SessionState,
-    names: Vec<String>,
+pub(crate) struct Planner<'a> {
+    catalog: &'a Catalog,
 }
 
-impl Planner {
-    pub(crate) fn new(catalog: &Catalog) -> Result<Self, QueryError> {
-        let start = Position { line: 1, column: 1 };
-        let state = session(planning_tables(catalog), true).map_err(|error| from_datafusion(&error, start, ""))?;
-        let names = catalog.iter().map(|(name, _)| name.to_owned()).collect();
-        Ok(Self { state, names })
+impl<'a> Planner<'a> {
+    pub(crate) fn new(catalog: &'a Catalog) -> Self {
+        Self { catalog }
+    }
+
+    /// What its statements may read.
+    pub(crate) fn catalog(&self) -> &'a Catalog {
+        self.catalog
     }
 
     /// The optimised plan of a statement's SELECT.
-    pub(crate) fn plan(&self, statement: &Statement) -> Result<LogicalPlan, QueryError> {
-        let text = &statement.placed_select();
-        let wrap = |error| self.named(from_datafusion(&error, statement.at, text));
-        let parsed = sql_to_statement(&self.state, text).map_err(wrap)?;
-        if let ParsedStatement::Statement(sql) = &parsed {
-            refuse_unsupported(sql, statement.at)?;
-        }
-        let plan = futures::executor::block_on(self.state.statement_to_plan(parsed)).map_err(wrap)?;
-        refuse_unstable_functions(&plan, text, statement.at)?;
-        let versions = as_of::check(&plan).map_err(wrap)?;
-        let plan = self.state.optimize(&plan).map_err(wrap)?;
-        if versions == 0 {
-            return Ok(plan);
-        }
-        as_of::in_joins_alone(plan, versions).map_err(wrap)
+    pub(crate) fn plan(&self, statement: &Statement) -> Result<Arc<Plan>, QueryError> {
+        let asked = Asked::of(statement.placed_select(), self.catalog);
+        plan_of(asked, |asked| plan(asked, statement.at)).map_err(|error| self.named(error))
     }
 
     /// Says of a relation that is not there which one was meant.
@@ -157,9 +165,10 @@ impl Planner {
             return error;
         };
         let name = name.rsplit('.').next().unwrap_or(name);
-        let right = match nearest(name, self.names.iter().map(String::as_str)) {
+        let names: Vec<&str> = self.catalog.iter().map(|(name, _)| name).collect();
+        let right = match nearest(name, names.iter().copied()) {
             Some(near) => format!("did you mean '{near}'?"),
-            None => format!("there are: {}", self.names.join(", ")),
+            None => format!("there are: {}", names.join(", ")),
         };
         QueryError {
             wrong: format!("there is no stream, query or table '{name}'"),
@@ -184,7 +193,8 @@ impl Planner {
         };
         let start = Position { line: 1, column: 1 };
         let wrap = |error| shift(from_datafusion(&error, start, &option.value));
-        let logical = self.state.create_logical_expr(&option.value, schema).map_err(wrap)?;
+        let session = bare_session(true).map_err(wrap)?;
+        let logical = session.create_logical_expr(&option.value, schema).map_err(wrap)?;
         let data_type = logical.get_type(schema).map_err(wrap)?;
         if data_type != arrow::datatypes::DataType::Boolean {
             return Err(option.at.mistake(
@@ -192,9 +202,30 @@ impl Planner {
                 "a condition such as 'share >= 0.9' was expected",
             ));
         }
-        let physical = self.state.create_physical_expr(logical, schema).map_err(wrap)?;
+        let physical = session.create_physical_expr(logical, schema).map_err(wrap)?;
         Computed::new(physical, schema.as_arrow()).map_err(wrap)
     }
+}
+
+/// Makes a plan of what is asked, and of nothing else; `at` is where mistakes stand that have no place.
+fn plan(asked: &Asked, at: Position) -> Result<Plan, QueryError> {
+    let text = asked.text();
+    let wrap = |error| from_datafusion(&error, at, text);
+    let relations = asked.relations().iter();
+    let tables = relations.map(|(name, schema)| (name.clone(), empty_table(schema) as Arc<dyn TableProvider>));
+    let state = session(tables.collect(), true).map_err(wrap)?;
+    let parsed = sql_to_statement(&state, text).map_err(wrap)?;
+    if let ParsedStatement::Statement(sql) = &parsed {
+        refuse_unsupported(sql, at)?;
+    }
+    let plan = futures::executor::block_on(state.statement_to_plan(parsed)).map_err(wrap)?;
+    refuse_unstable_functions(&plan, text, at)?;
+    let versions = as_of::check(&plan).map_err(wrap)?;
+    let plan = state.optimize(&plan).map_err(wrap)?;
+    if versions == 0 {
+        return Ok(Plan::new(plan));
+    }
+    as_of::in_joins_alone(plan, versions).map(Plan::new).map_err(wrap)
 }
 
 fn at(span: Span, fallback: Position) -> Position {

@@ -80,7 +80,7 @@ pub struct Query {
     /// on how many events happened to come in one batch.
     one_by_one: bool,
     keeps_causes: bool,
-    plan_text: String,
+    plan_text: Arc<str>,
     cost: Cost,
     /// The first watermark at which it has something to do.
     due: i64,
@@ -101,15 +101,14 @@ impl Query {
     /// Plans, checks and compiles a statement.
     pub(crate) fn create(
         statement: Arc<Statement>,
-        catalog: &Catalog,
-        planner: &Planner,
+        planner: &Planner<'_>,
         feeds_alert: bool,
         memory: usize,
     ) -> Result<Self, QueryError> {
         let plan = planner.plan(&statement)?;
-        refuse_same_names(&plan, &statement)?;
+        refuse_same_names(&plan.root, &statement)?;
         let keeps_causes = feeds_alert || matches!(statement.kind, StatementKind::Alert(_));
-        let mut compiled = compile(&plan, &statement, catalog, keeps_causes)?;
+        let mut compiled = compile(&plan.root, &statement, planner.catalog(), keeps_causes)?;
         let warnings = std::mem::take(&mut compiled.warnings).into_iter();
         compiled.warnings = warnings.map(|warning| statement.as_written(warning)).collect();
         let (mut raise, mut clear) = (None, None);
@@ -132,7 +131,7 @@ impl Query {
             name: Arc::from(statement.name.as_str()),
             one_by_one: keeps_causes && compiled.has_state,
             keeps_causes,
-            plan_text: plan.display_indent().to_string(),
+            plan_text: Arc::clone(&plan.text),
             budget: MemoryBudget::new(statement.memory.unwrap_or(memory)),
             statement,
             due: if compiled.has_state { i64::MIN } else { i64::MAX },

@@ -300,10 +300,7 @@ pub(super) fn created(
     feeds_alert: bool,
 ) -> Result<Query, QueryError> {
     let (at, written) = (statement.at, Arc::clone(&statement));
-    let create = || {
-        let planner = Planner::new(catalog)?;
-        Query::create(statement, catalog, &planner, feeds_alert, memory)
-    };
+    let create = || Query::create(statement, &Planner::new(catalog), feeds_alert, memory);
     std::thread::scope(|scope| {
         let planning = std::thread::Builder::new()
             .name("planning".to_owned())

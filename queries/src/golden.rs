@@ -1,6 +1,8 @@
 //! Golden cases: each shipped query has a folder with input and expected output, and gives the same final rows
 //! however its input is cut into batches, as it goes on after a restart, and as a bounded run finds them.
 
+mod kept;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -153,24 +155,29 @@ fn read_input(path: &Path) -> Vec<Line> {
     text.lines()
         .enumerate()
         .map(|(index, line)| {
-            let mut object: Map<String, Value> = serde_json::from_str(line).expect("an input line is a JSON object");
-            let stream = object.remove("stream").expect("an input line names its stream");
-            let stream = STREAMS
-                .into_iter()
-                .find(|name| stream == **name)
-                .expect("the stream is built in");
-            object
-                .entry("event_id")
-                .or_insert_with(|| Value::from(format!("e{}", index + 1)));
-            let time = object["event_time"].clone();
-            object.entry("received_at").or_insert(time);
-            let schema = stream_schema(stream).expect("the stream is built in");
-            fill_derived(stream, &schema, &mut object);
-            let text = serde_json::to_string(&object).expect("it came from JSON");
-            let row = batch_from_ndjson(&schema, &text).unwrap_or_else(|error| panic!("line {}: {error}", index + 1));
-            Line { stream, row }
+            let object: Map<String, Value> = serde_json::from_str(line).expect("an input line is a JSON object");
+            line_of(index, object)
         })
         .collect()
+}
+
+/// The line `index` of an input.
+fn line_of(index: usize, mut object: Map<String, Value>) -> Line {
+    let stream = object.remove("stream").expect("an input line names its stream");
+    let stream = STREAMS
+        .into_iter()
+        .find(|name| stream == **name)
+        .expect("the stream is built in");
+    object
+        .entry("event_id")
+        .or_insert_with(|| Value::from(format!("e{}", index + 1)));
+    let time = object["event_time"].clone();
+    object.entry("received_at").or_insert(time);
+    let schema = stream_schema(stream).expect("the stream is built in");
+    fill_derived(stream, &schema, &mut object);
+    let text = serde_json::to_string(&object).expect("it came from JSON");
+    let row = batch_from_ndjson(&schema, &text).unwrap_or_else(|error| panic!("line {}: {error}", index + 1));
+    Line { stream, row }
 }
 
 /// A row of a derived stream has many columns of which a case is about a few: the others are 0, false or "-".

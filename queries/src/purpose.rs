@@ -57,7 +57,7 @@ pub trait Consent: Send + Sync {
 }
 
 /// The column that names whom a row is about.
-const PERSON: &str = "person";
+pub(crate) const PERSON: &str = "person";
 
 /// What of `rows` is about nobody or about those who agree; `None` where that is all of it.
 pub(crate) fn allowed(rows: &Rows, purpose: Purpose, consent: &dyn Consent) -> Option<Vec<Row>> {

@@ -74,6 +74,23 @@ LEFT JOIN seat b ON s.site = b.site AND s.zone = b.zone AND s.seat = b.seat AND 
   AND b.event_time BETWEEN s.event_time AND s.event_time + $left_for
 WHERE s.state = 'away' AND b.seat IS NULL;
 
+-- Seats back: when a seat that was left was first found to be taken or free again. Read by offer_left_seat, which would keep what
+-- each seat says for hours; these are few.
+CREATE QUERY seats_back AS
+WITH told AS (
+  SELECT site, zone, seat, event_time, state FROM seat
+)
+SELECT site, zone, seat, event_time
+FROM told MATCH_RECOGNIZE (
+  PARTITION BY site, zone, seat
+  ORDER BY event_time
+  MEASURES B.event_time AS event_time
+  ONE ROW PER MATCH
+  AFTER MATCH SKIP PAST LAST ROW
+  PATTERN (L B)
+  DEFINE L AS L.state = 'away', B AS B.state <> 'away'
+) AS m;
+
 -- A seat was left behind that somebody else waits for: who asked for a seat since, or within the last half hour before it
 -- was found so. Not where its owner was back by then, nor where seats are nobody's to free. For who waits; the desk can free it.
 CREATE ALERT offer_left_seat WITH (
@@ -94,7 +111,7 @@ SELECT
   [l.event_id, c.event_id] AS causes
 FROM left_seats l
 JOIN click c ON l.site = c.site AND c.event_time BETWEEN l.event_time AND l.event_time + $within
-LEFT JOIN seat b ON b.site = l.site AND b.zone = l.zone AND b.seat = l.seat AND b.state <> 'away'
+LEFT JOIN seats_back b ON b.site = l.site AND b.zone = l.zone AND b.seat = l.seat
   AND b.event_time > l.event_time AND b.event_time BETWEEN c.event_time - $within AND c.event_time
 WHERE b.seat IS NULL AND c.person IS NOT NULL AND (
   c.action = 'search' AND regexp_like(c.query, $words, 'i') OR c.action IN ('request', 'reserve') AND regexp_like(c.page, $words, 'i')

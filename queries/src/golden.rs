@@ -485,6 +485,7 @@ cases![
     offer_returned_item,
     offer_search_help,
     left_seats,
+    seats_back,
     offer_left_seat,
     zone_fill,
     group_reads,

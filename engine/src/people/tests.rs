@@ -205,7 +205,11 @@ fn who_comes_and_goes_all_day_is_looked_at_once_at_a_time() {
         let at_us = at(0, "8:00") + minute * HOUR / 60;
         story.on(at_us, "lobby/rfid/gate", &seen("in"));
         story.on(at_us + HOUR / 120, "lobby/rfid/way-out", &seen("out"));
-        assert!(story.people.clocks.looks() <= 1, "minute {minute}: {}", story.people.clocks.looks());
+        assert!(
+            story.people.clocks.looks() <= 1,
+            "minute {minute}: {}",
+            story.people.clocks.looks()
+        );
     }
     assert_eq!(story.rows("visit", at(1, "0:00")).len(), 600);
 }

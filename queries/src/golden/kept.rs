@@ -55,6 +55,16 @@ fn benefit_by_cohort_keeps_no_searches() {
 }
 
 #[test]
+fn what_seats_say_that_were_not_left_is_not_kept_for_who_may_want_one() {
+    // Ten seats that change every ten seconds for two hours, which is as long as one that was left may be wanted and offered.
+    let bytes = bytes_after("offer_left_seat", 7_200, 1.0, |number| {
+        let state = if (number / 10) % 2 == 0 { "occupied" } else { "free" };
+        json!({"stream": "seat", "seat": format!("s{}", number % 10), "state": state})
+    });
+    assert!(bytes < 64 << 10, "{bytes} bytes");
+}
+
+#[test]
 fn a_join_keeps_no_column_that_nothing_looks_at() {
     // What was searched for decides that a row is kept, and is not looked at again.
     let bytes = bytes_after("offer_quiet_seat", 200, 1.0, |_| {

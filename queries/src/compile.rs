@@ -3,7 +3,6 @@
 mod absence;
 mod grouping;
 mod interval_join;
-mod narrowing;
 mod reference_join;
 
 use std::sync::Arc;
@@ -28,8 +27,6 @@ use crate::operator::{Filter, Project, Relabel};
 use crate::pipeline::Pipeline;
 use crate::statement::{Emit, Statement, StatementKind};
 use crate::window::{AMENDED, Assigner, FINAL, WindowNode};
-
-pub(crate) use narrowing::narrowed;
 
 /// A compiled SELECT.
 pub(crate) struct Compiled {

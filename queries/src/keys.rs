@@ -9,9 +9,9 @@ use arrow::array::{Array, ArrayRef};
 use arrow::datatypes::DataType;
 use datafusion::common::utils::normalize_float_zero;
 use datafusion::common::{Result, internal_err};
-use hashbrown::HashTable;
 
 use self::column::{Cell, Given, KeyColumn, SEED, as_grouped};
+use crate::tagged::{Tag, Tagged, tag_of};
 use crate::value::Value;
 
 /// A key's dense number.
@@ -20,14 +20,11 @@ pub(crate) type Group = u32;
 /// No key's number.
 const NOBODY: Group = Group::MAX;
 
-/// Tables that keys are found in, by some bits of their hashes: one that grows moves all that is in it, while an event waits.
-const TABLES: usize = 32;
-
 /// Keys of any Arrow types, kept as columns. Numbers of keys that nothing holds are given out again.
 pub(crate) struct KeyStore {
     columns: Vec<KeyColumn>,
-    /// By the tag of a key's hash: the tag, and the key's number.
-    tables: [HashTable<(u32, Group)>; TABLES],
+    /// The numbers of the keys, by the tags of their hashes.
+    numbers: Tagged,
     /// How many windows hold a key; at none the key is forgotten.
     holders: Vec<u32>,
     free: Vec<Group>,
@@ -37,7 +34,7 @@ impl KeyStore {
     pub(crate) fn new(types: &[DataType]) -> Result<Self> {
         Ok(Self {
             columns: types.iter().map(KeyColumn::new).collect::<Result<_>>()?,
-            tables: Default::default(),
+            numbers: Tagged::default(),
             holders: Vec::new(),
             free: Vec::new(),
         })
@@ -73,13 +70,12 @@ impl KeyStore {
         }
         // One thing at a time for all rows: where the table and the columns do not fit into the cache, a core waits for
         // many of them at once. The tag finds the key with next to no mistake, and those are mended below.
-        let tables = &self.tables;
-        groups.extend(hashes.iter().map(|hash| {
-            let tag = tag_of(*hash);
-            tables[table_of(tag)]
-                .find(spread(tag), |(found, _)| *found == tag)
-                .map_or(NOBODY, |(_, group)| *group)
-        }));
+        let numbers = &self.numbers;
+        groups.extend(
+            hashes
+                .iter()
+                .map(|hash| numbers.find(tag_of(*hash), |_| true).unwrap_or(NOBODY)),
+        );
         for (column, given) in self.columns.iter().zip(&given) {
             column.hold_against(given, groups);
         }
@@ -138,17 +134,16 @@ impl KeyStore {
     }
 
     /// The number of the key of these cells, by the tag of its hash.
-    fn group_of<'a>(&mut self, tag: u32, cell: impl Fn(usize) -> Cell<'a>) -> Group {
+    fn group_of<'a>(&mut self, tag: Tag, cell: impl Fn(usize) -> Cell<'a>) -> Group {
         let columns = &self.columns;
-        let is_it = |(found, group): &(u32, Group)| {
-            *found == tag
-                && columns
-                    .iter()
-                    .enumerate()
-                    .all(|(at, column)| column.is(*group, cell(at)))
+        let is_it = |group| {
+            columns
+                .iter()
+                .enumerate()
+                .all(|(at, column)| column.is(group, cell(at)))
         };
-        if let Some((_, group)) = self.tables[table_of(tag)].find(spread(tag), is_it) {
-            return *group;
+        if let Some(group) = self.numbers.find(tag, is_it) {
+            return group;
         }
         let group = self.free.pop().unwrap_or_else(|| {
             let group = Group::try_from(self.holders.len()).expect("fewer than 4 billion keys fit into memory");
@@ -159,7 +154,7 @@ impl KeyStore {
             column.resize(self.holders.len());
             column.set(group, cell(at));
         }
-        self.tables[table_of(tag)].insert_unique(spread(tag), (tag, group), |(tag, _)| spread(*tag));
+        self.numbers.insert(tag, group);
         group
     }
 
@@ -190,10 +185,8 @@ impl KeyStore {
 
     fn forget(&mut self, group: Group) {
         let hash = self.columns.iter().fold(SEED, |hash, column| column.hash(hash, group));
-        let tag = tag_of(hash);
-        // One that was forgotten before is not in the table, whatever its columns hold.
-        if let Ok(entry) = self.tables[table_of(tag)].find_entry(spread(tag), |(_, found)| *found == group) {
-            entry.remove();
+        // One that was forgotten before is not there, whatever its columns hold.
+        if self.numbers.remove(tag_of(hash), group) {
             for column in &mut self.columns {
                 column.clear(group);
             }
@@ -242,31 +235,13 @@ impl KeyStore {
         if self.is_keyless() {
             self.holders.len().min(1)
         } else {
-            self.tables.iter().map(HashTable::len).sum()
+            self.numbers.len()
         }
     }
 
     /// Bytes kept, estimated from above: columns, table entries, bookkeeping.
     pub(crate) fn bytes(&self) -> usize {
         let columns: usize = self.columns.iter().map(KeyColumn::size).sum();
-        let entries: usize = self.tables.iter().map(HashTable::capacity).sum();
-        columns + entries * 9 + (self.holders.capacity() + self.free.capacity()) * 4
+        columns + self.numbers.bytes() + (self.holders.capacity() + self.free.capacity()) * 4
     }
-}
-
-/// The upper half of a hash is all that is kept of it.
-#[allow(clippy::cast_possible_truncation)] // half of it is what is wanted
-fn tag_of(hash: u64) -> u32 {
-    (hash >> 32) as u32
-}
-
-/// In which table a key is, by bits of its tag that a table looks at last.
-fn table_of(tag: u32) -> usize {
-    (tag >> 20) as usize % TABLES
-}
-
-/// A tag as the table's hash, which is taken from both ends: from the tag alone, so that a table that grows need not look
-/// at the keys.
-fn spread(tag: u32) -> u64 {
-    u64::from(tag) | u64::from(tag) << 32
 }

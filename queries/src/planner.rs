@@ -37,6 +37,7 @@ use crate::computed::Computed;
 use crate::error::{Position, QueryError, find_word, from_datafusion, nearest};
 use crate::functions::own_functions;
 use crate::match_recognize::{PatternPlanner, sql_to_statement};
+use crate::narrowing::narrowed;
 use crate::plans::{Asked, Plan, plan_of};
 use crate::statement::{OptionValue, Statement};
 use crate::window::WindowPlanner;
@@ -212,7 +213,7 @@ fn plan(asked: &Asked, at: Position) -> Result<Plan, QueryError> {
     let text = asked.text();
     let wrap = |error| from_datafusion(&error, at, text);
     let relations = asked.relations().iter();
-    let tables = relations.map(|(name, schema)| (name.clone(), empty_table(schema) as Arc<dyn TableProvider>));
+    let tables = relations.map(|(name, read)| (name.clone(), empty_table(&read.schema) as Arc<dyn TableProvider>));
     let state = session(tables.collect(), true).map_err(wrap)?;
     let parsed = sql_to_statement(&state, text).map_err(wrap)?;
     if let ParsedStatement::Statement(sql) = &parsed {
@@ -222,10 +223,13 @@ fn plan(asked: &Asked, at: Position) -> Result<Plan, QueryError> {
     refuse_unstable_functions(&plan, text, at)?;
     let versions = as_of::check(&plan).map_err(wrap)?;
     let plan = state.optimize(&plan).map_err(wrap)?;
-    if versions == 0 {
-        return Ok(Plan::new(plan));
-    }
-    as_of::in_joins_alone(plan, versions).map(Plan::new).map_err(wrap)
+    let plan = match versions {
+        0 => plan,
+        _ => as_of::in_joins_alone(plan, versions).map_err(wrap)?,
+    };
+    narrowed(&plan, |name| asked.is_table(name))
+        .map(Plan::new)
+        .map_err(wrap)
 }
 
 fn at(span: Span, fallback: Position) -> Position {

@@ -6,27 +6,36 @@
 
 use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};
+use std::num::NonZeroUsize;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use arrow::datatypes::SchemaRef;
 use datafusion::logical_expr::LogicalPlan;
-use rustc_hash::FxHashMap;
+use lru::LruCache;
 
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, Relation};
 
 /// Plans that are kept, several times as many as there are shipped queries.
-const PLANS_MAX: usize = 256;
-/// Bytes of SQL whose plans are kept: as much as four of the longest statements, far more than the shipped queries have. A
-/// plan is as long as its SQL, or what it reads, is, and some dozen times as large.
-const TEXT_MAX: usize = 1 << 20;
+const PLANS_MAX: NonZeroUsize = NonZeroUsize::new(256).expect("some are kept");
+/// Bytes of SQL whose plan is kept, more than people write: a plan is as long as its SQL, or what it reads, is, and some dozen
+/// times as large.
+const TEXT_MAX: usize = 16 << 10;
 
-static PLANS: LazyLock<Mutex<Plans>> = LazyLock::new(|| Mutex::new(Plans::new(PLANS_MAX, TEXT_MAX)));
+static PLANS: LazyLock<Mutex<LruCache<Asked, Arc<Plan>>>> = LazyLock::new(|| Mutex::new(LruCache::new(PLANS_MAX)));
 
 /// All that a plan depends on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Asked {
     text: String,
-    relations: BTreeMap<String, SchemaRef>,
+    relations: BTreeMap<String, Read>,
+}
+
+/// What of a relation a plan depends on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Read {
+    pub(crate) schema: SchemaRef,
+    /// Whether it is a reference table, and no stream.
+    is_table: bool,
 }
 
 impl Hash for Asked {
@@ -43,7 +52,13 @@ impl Asked {
         let relations = catalog
             .iter()
             .filter(|(name, _)| may_mention(&lower, name))
-            .map(|(name, entry)| (name.to_owned(), Arc::clone(&entry.schema)))
+            .map(|(name, entry)| {
+                let read = Read {
+                    schema: Arc::clone(&entry.schema),
+                    is_table: matches!(entry.relation, Relation::Reference),
+                };
+                (name.to_owned(), read)
+            })
             .collect();
         Self { text, relations }
     }
@@ -53,9 +68,14 @@ impl Asked {
         &self.text
     }
 
-    /// The columns of what it may read.
-    pub(crate) fn relations(&self) -> &BTreeMap<String, SchemaRef> {
+    /// What it may read, by name.
+    pub(crate) fn relations(&self) -> &BTreeMap<String, Read> {
         &self.relations
+    }
+
+    /// Whether a name is of a reference table.
+    pub(crate) fn is_table(&self, name: &str) -> bool {
+        self.relations.get(name).is_some_and(|read| read.is_table)
     }
 }
 
@@ -86,71 +106,14 @@ impl Plan {
 pub(crate) fn plan_of<E>(asked: Asked, make: impl FnOnce(&Asked) -> Result<Plan, E>) -> Result<Arc<Plan>, E> {
     let plans = || PLANS.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(plan) = plans().get(&asked) {
-        return Ok(plan);
+        return Ok(Arc::clone(plan));
     }
     // Nobody waits meanwhile: two who ask for the same at the same time both make it.
     let plan = Arc::new(make(&asked)?);
-    plans().keep(asked, Arc::clone(&plan));
+    if asked.text.len() <= TEXT_MAX {
+        plans().put(asked, Arc::clone(&plan));
+    }
     Ok(plan)
-}
-
-/// Plans by what they were made from.
-struct Plans {
-    kept: FxHashMap<Asked, Kept>,
-    plans_max: usize,
-    text_max: usize,
-    /// Bytes of SQL of what is kept.
-    text: usize,
-    /// Counts what was asked for.
-    asked: u64,
-}
-
-struct Kept {
-    plan: Arc<Plan>,
-    /// When it was last asked for.
-    asked: u64,
-}
-
-impl Plans {
-    fn new(plans_max: usize, text_max: usize) -> Self {
-        Self {
-            kept: FxHashMap::default(),
-            plans_max,
-            text_max,
-            text: 0,
-            asked: 0,
-        }
-    }
-
-    fn get(&mut self, asked: &Asked) -> Option<Arc<Plan>> {
-        self.asked += 1;
-        let kept = self.kept.get_mut(asked)?;
-        kept.asked = self.asked;
-        Some(Arc::clone(&kept.plan))
-    }
-
-    /// Keeps a plan in the place of those that were not asked for the longest.
-    fn keep(&mut self, asked: Asked, plan: Arc<Plan>) {
-        let text = asked.text.len();
-        if text > self.text_max || self.kept.contains_key(&asked) {
-            return;
-        }
-        while self.kept.len() >= self.plans_max || self.text + text > self.text_max {
-            let oldest = self.kept.iter().min_by_key(|(_, kept)| kept.asked);
-            let Some(oldest) = oldest.map(|(asked, _)| asked.clone()) else {
-                break;
-            };
-            self.kept.remove(&oldest);
-            self.text -= oldest.text.len();
-        }
-        self.text += text;
-        self.asked += 1;
-        let kept = Kept {
-            plan,
-            asked: self.asked,
-        };
-        self.kept.insert(asked, kept);
-    }
 }
 
 #[cfg(test)]
@@ -180,15 +143,6 @@ mod tests {
         catalog
     }
 
-    fn asked(text: &str) -> Asked {
-        Asked::of(text.to_owned(), &Catalog::new())
-    }
-
-    fn some_plan() -> Arc<Plan> {
-        let empty = datafusion::logical_expr::LogicalPlanBuilder::empty(false).build();
-        Arc::new(Plan::new(empty.expect("nothing can be planned")))
-    }
-
     #[test]
     fn only_what_a_text_may_mention_is_among_what_it_was_made_from() {
         let of = columns(&[("a", DataType::Int64)]);
@@ -214,41 +168,22 @@ mod tests {
         assert_eq!(whole, of(columns(&[("a", DataType::Int64)])));
         assert_ne!(whole, of(columns(&[("a", DataType::Float64)])));
         assert_ne!(whole, of(columns(&[("a", DataType::Int64), ("b", DataType::Int64)])));
+        let mut of_streams = Catalog::new();
+        let entry = Entry {
+            relation: Relation::Stream { lag_us: 0 },
+            schema: columns(&[("a", DataType::Int64)]),
+        };
+        of_streams.insert("desks", entry);
+        assert_ne!(
+            whole,
+            Asked::of(text.to_owned(), &of_streams),
+            "joins keep other columns of a stream"
+        );
         let elsewhere = Asked {
             text: format!("\n{text}"),
             ..whole.clone()
         };
         assert_ne!(whole, elsewhere, "mistakes would be told at another place");
-    }
-
-    #[test]
-    fn what_was_asked_for_last_stays() {
-        let mut plans = Plans::new(3, 1_000);
-        for text in ["SELECT 1", "SELECT 2", "SELECT 3"] {
-            plans.keep(asked(text), some_plan());
-        }
-        assert!(plans.get(&asked("SELECT 1")).is_some());
-        plans.keep(asked("SELECT 4"), some_plan());
-        let is_there = |plans: &mut Plans, text: &str| plans.get(&asked(text)).is_some();
-        assert!(is_there(&mut plans, "SELECT 1"), "it was asked for after the others");
-        assert!(!is_there(&mut plans, "SELECT 2"));
-        assert!(is_there(&mut plans, "SELECT 3") && is_there(&mut plans, "SELECT 4"));
-    }
-
-    #[test]
-    fn many_long_texts_do_not_stay() {
-        let long = |letter: &str| format!("SELECT '{}'", letter.repeat(90));
-        let mut plans = Plans::new(100, 250);
-        for letter in ["a", "b", "c", "d"] {
-            plans.keep(asked(&long(letter)), some_plan());
-        }
-        assert_eq!(plans.kept.len(), 2);
-        assert!(plans.text <= 250, "{} bytes", plans.text);
-        plans.keep(asked(&"x".repeat(251)), some_plan());
-        assert_eq!(plans.kept.len(), 2, "what is too long alone takes no other's place");
-        for letter in ["c", "d"] {
-            assert!(plans.get(&asked(&long(letter))).is_some(), "{letter}");
-        }
     }
 
     /// A set in which `source` says `column` of clicks.
@@ -281,6 +216,19 @@ mod tests {
             std::ptr::eq(again.plan_text(), words.plan_text()),
             "the same was planned twice"
         );
+    }
+
+    #[test]
+    fn a_plan_of_what_nobody_would_write_is_not_kept() {
+        let long = format!(
+            "CREATE QUERY q AS SELECT event_time, '{}' AS said FROM click",
+            "x".repeat(TEXT_MAX)
+        );
+        let queries = QuerySet::new();
+        let planned = || queries.check(parse_statement(&long).expect("it can be read"));
+        let [first, second] = [0; 2].map(|_| planned().expect("it can be planned"));
+        assert_eq!(first.plan_text(), second.plan_text());
+        assert!(!std::ptr::eq(first.plan_text(), second.plan_text()));
     }
 
     #[test]

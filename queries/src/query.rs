@@ -16,7 +16,7 @@ use datafusion::logical_expr::LogicalPlan;
 use self::waiting::Waiting;
 pub(crate) use self::waiting::{Held, Place};
 use crate::catalog::{Catalog, Relation};
-use crate::compile::{Compiled, compile, narrowed, output_relation};
+use crate::compile::{Compiled, compile, output_relation};
 use crate::computed::Computed;
 use crate::cost::{Cost, Counters};
 use crate::error::{QueryError, find_word};
@@ -24,7 +24,6 @@ use crate::memory_budget::MemoryBudget;
 use crate::operator::{Context, Footprint, Progress};
 use crate::pipeline::brought_forward;
 use crate::planner::Planner;
-use crate::plans::Plan;
 use crate::purpose::Purpose;
 use crate::row::Rows;
 use crate::shared_window::{Share, locked};
@@ -107,13 +106,6 @@ impl Query {
         memory: usize,
     ) -> Result<Self, QueryError> {
         let plan = planner.plan(&statement)?;
-        let narrower =
-            narrowed(&plan.root, planner.catalog()).map_err(|error| statement.at.wrong(error.strip_backtrace()))?;
-        let plan = if narrower == plan.root {
-            plan
-        } else {
-            Arc::new(Plan::new(narrower))
-        };
         refuse_same_names(&plan.root, &statement)?;
         let keeps_causes = feeds_alert || matches!(statement.kind, StatementKind::Alert(_));
         let mut compiled = compile(&plan.root, &statement, planner.catalog(), keeps_causes)?;

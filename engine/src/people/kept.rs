@@ -4,7 +4,8 @@
 use std::sync::Arc;
 
 use imbl::OrdMap;
-use rustc_hash::{FxHashMap, FxHashSet};
+use indexmap::IndexSet;
+use rustc_hash::{FxBuildHasher, FxHashMap, FxHashSet};
 use serde::{Deserialize, Serialize};
 
 use super::act::Act;
@@ -39,7 +40,7 @@ pub(super) struct Taking {
     begins_anew: bool,
     /// Places up to here were taken once; what changes in them afterwards is noted.
     walked: usize,
-    noted: Noted,
+    noted: IndexSet<u32, FxBuildHasher>,
     pub(super) rows: Rows<Arc<str>, Known>,
     chain: Chain,
 }
@@ -48,36 +49,8 @@ impl Taking {
     /// Whoever is at a place has changed.
     pub(super) fn note(&mut self, place: u32) {
         if (place as usize) < self.walked {
-            self.noted.put(place);
+            self.noted.insert(place);
         }
-    }
-}
-
-/// Places, each once.
-#[derive(Debug, Default)]
-struct Noted {
-    places: Vec<u32>,
-    /// A bit a place: whether it is among them. It takes less memory than the same said with each person.
-    bits: Vec<u64>,
-}
-
-impl Noted {
-    fn put(&mut self, place: u32) {
-        let (word, bit) = (place as usize / 64, 1 << (place % 64));
-        if self.bits.len() <= word {
-            self.bits.resize(word + 1, 0);
-        }
-        if self.bits[word] & bit == 0 {
-            self.bits[word] |= bit;
-            self.places.push(place);
-        }
-    }
-
-    /// One of them, which is among them no longer.
-    fn pop(&mut self) -> Option<u32> {
-        let place = self.places.pop()?;
-        self.bits[place as usize / 64] &= !(1 << (place % 64));
-        Some(place)
     }
 }
 
@@ -87,7 +60,7 @@ impl People {
         let taking = self.taking.get_or_insert_with(|| Taking {
             begins_anew: true,
             walked: 0,
-            noted: Noted::default(),
+            noted: IndexSet::default(),
             rows: Rows::default(),
             chain: Chain::default(),
         });

@@ -3,16 +3,11 @@
 
 use std::hash::BuildHasher;
 
-use hashbrown::HashTable;
 use rustc_hash::FxBuildHasher;
+use usher_queries::tagged::{Tag, Tagged, tag_of};
 
 /// People on a shelf.
 const SHELF: usize = 4_096;
-/// Tables that names are found in, by some bits of their hashes: one that grows moves all that is in it, while an event waits.
-const TABLES: usize = 32;
-
-/// A name of which little is known: some bits of its hash, which mistake one name for another hardly ever.
-type Tag = u32;
 
 /// Places by number, each empty or taken.
 #[derive(Debug)]
@@ -21,7 +16,7 @@ pub(super) struct Shelves<T> {
     free: Vec<u32>,
     len: usize,
     /// Who is where. Names stand on the shelves only, where whoever is found is looked at anyway.
-    tables: [HashTable<(Tag, u32)>; TABLES],
+    names: Tagged,
 }
 
 impl<T> Default for Shelves<T> {
@@ -30,25 +25,13 @@ impl<T> Default for Shelves<T> {
             shelves: Vec::new(),
             free: Vec::new(),
             len: 0,
-            tables: Default::default(),
+            names: Tagged::default(),
         }
     }
 }
 
-fn tag_of(name: &str) -> Tag {
-    #[allow(clippy::cast_possible_truncation)] // its upper half
-    let tag = (FxBuildHasher.hash_one(name) >> 32) as Tag;
-    tag
-}
-
-/// In which table a name is, by bits of its tag that a table looks at last.
-fn table_of(tag: Tag) -> usize {
-    (tag >> 20) as usize % TABLES
-}
-
-/// A tag as the table's hash, which is taken from both ends.
-fn spread(tag: Tag) -> u64 {
-    u64::from(tag) | u64::from(tag) << 32
+fn tag(name: &str) -> Tag {
+    tag_of(FxBuildHasher.hash_one(name))
 }
 
 impl<T> Shelves<T> {
@@ -83,18 +66,15 @@ impl<T> Shelves<T> {
 impl<T: AsRef<str>> Shelves<T> {
     /// Where the one of this name is.
     pub(super) fn find(&self, name: &str) -> Option<u32> {
-        let tag = tag_of(name);
-        let is_it =
-            |(found, place): &(Tag, u32)| *found == tag && self.get(*place).is_some_and(|held| held.as_ref() == name);
-        let found = self.tables[table_of(tag)].find(spread(tag), is_it);
-        found.map(|(_, place)| *place)
+        let is_it = |place| self.get(place).is_some_and(|held| held.as_ref() == name);
+        self.names.find(tag(name), is_it)
     }
 
     /// Gives a free place to somebody whose name has none.
     pub(super) fn put(&mut self, value: T) -> u32 {
-        let tag = tag_of(value.as_ref());
+        let tag = tag(value.as_ref());
         let place = self.room_for(value);
-        self.tables[table_of(tag)].insert_unique(spread(tag), (tag, place), |(tag, _)| spread(*tag));
+        self.names.insert(tag, place);
         place
     }
 
@@ -119,10 +99,7 @@ impl<T: AsRef<str>> Shelves<T> {
         let at = place as usize;
         let value = self.shelves.get_mut(at / SHELF)?.get_mut(at % SHELF)?.take()?;
         self.free.push(place);
-        let tag = tag_of(value.as_ref());
-        if let Ok(entry) = self.tables[table_of(tag)].find_entry(spread(tag), |(_, found)| *found == place) {
-            entry.remove();
-        }
+        self.names.remove(tag(value.as_ref()), place);
         Some(value)
     }
 }
@@ -158,13 +135,10 @@ mod tests {
         // The tables are told of places only; who is there says the shelf.
         let mut shelves: Shelves<String> = Shelves::default();
         let (here, other) = (shelves.put("here".to_owned()), shelves.put("other".to_owned()));
-        let tag = tag_of("here");
-        let table = &mut shelves.tables[table_of(tag)];
-        if let Ok(entry) = table.find_entry(spread(tag), |(_, place)| *place == here) {
-            entry.remove();
-        }
+        let tag = tag("here");
+        assert!(shelves.names.remove(tag, here));
         for place in [other, here] {
-            shelves.tables[table_of(tag)].insert_unique(spread(tag), (tag, place), |(tag, _)| spread(*tag));
+            shelves.names.insert(tag, place);
         }
         assert_eq!(shelves.find("here"), Some(here));
     }

@@ -6,26 +6,26 @@ use std::sync::Arc;
 use datafusion::common::{Column, DFSchema, Result};
 use datafusion::logical_expr::{Expr, Filter, Join, JoinType, LogicalPlan, Projection, SubqueryAlias};
 
-use crate::catalog::{Catalog, Relation};
 use crate::purpose::PERSON;
 use crate::time_bound::TimeBound;
 
 /// Columns by their numbers.
 type Columns = BTreeSet<usize>;
 
-/// The same plan, in which both sides of a join of two streams have no columns but those that are looked at.
+/// The same plan, in which both sides of a join of two streams have no columns but those that are looked at. `is_table` tells
+/// which names are of reference tables.
 ///
 /// # Errors
 /// When DataFusion can't put the plan together again.
-pub(crate) fn narrowed(plan: &LogicalPlan, catalog: &Catalog) -> Result<LogicalPlan> {
-    Narrowing { catalog }.node(plan, &all(plan))
+pub(crate) fn narrowed(plan: &LogicalPlan, is_table: impl Fn(&str) -> bool) -> Result<LogicalPlan> {
+    Narrowing { is_table }.node(plan, &all(plan))
 }
 
-struct Narrowing<'a> {
-    catalog: &'a Catalog,
+struct Narrowing<F> {
+    is_table: F,
 }
 
-impl Narrowing<'_> {
+impl<F: Fn(&str) -> bool> Narrowing<F> {
     /// A plan of which the columns `wanted` are looked at. It may have fewer than before, and has these under their names.
     fn node(&self, plan: &LogicalPlan, wanted: &Columns) -> Result<LogicalPlan> {
         match plan {
@@ -69,10 +69,7 @@ impl Narrowing<'_> {
 
     fn reads_stream(&self, plan: &LogicalPlan) -> bool {
         match plan {
-            LogicalPlan::TableScan(scan) => {
-                let relation = self.catalog.get(scan.table_name.table()).map(|entry| &entry.relation);
-                !matches!(relation, Some(Relation::Reference))
-            }
+            LogicalPlan::TableScan(scan) => !(self.is_table)(scan.table_name.table()),
             other => other.inputs().into_iter().any(|input| self.reads_stream(input)),
         }
     }

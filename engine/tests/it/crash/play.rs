@@ -91,10 +91,15 @@ impl Playing<'_> {
         let process = self.start(&mqtt).await?;
         let url = process.mqtt.clone();
         let effects = Effects::default();
-        let subscriber = Subscriber::subscribe(&url, effects.clone()).await?;
-        let publisher = MqttClient::connect(&url, "the-devices").await?;
         let plan = self.plan;
-        let ((), process) = tokio::try_join!(publish(plan, &publisher, &mut broker), self.see_to_it(process, &url))?;
+        // Already while they connect: it may end as it takes its first checkpoint.
+        let others = async {
+            let subscriber = Subscriber::subscribe(&url, effects.clone()).await?;
+            let publisher = MqttClient::connect(&url, "the-devices").await?;
+            publish(plan, &publisher, &mut broker).await?;
+            Ok((subscriber, publisher))
+        };
+        let ((subscriber, publisher), process) = tokio::try_join!(others, self.see_to_it(process, &url))?;
         // Everything that was published has been acknowledged, and is processed. Now what is told has to arrive.
         drained(&process.api).await?;
         while !subscriber.has_heard_aside() {

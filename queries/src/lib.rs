@@ -20,6 +20,8 @@ mod compile;
 mod computed;
 pub mod cost;
 pub mod error;
+#[cfg(test)]
+mod faults;
 pub mod flow;
 pub mod forgetting;
 mod functions;

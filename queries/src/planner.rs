@@ -114,6 +114,8 @@ fn make_bare_session(continuous: bool) -> Result<SessionState> {
         state.register_udaf(Arc::new(function))?;
     }
     state.register_udf(Arc::new(as_of::condition()))?;
+    #[cfg(test)]
+    state.register_udf(Arc::new(crate::faults::unlucky()))?;
     Ok(state)
 }
 

@@ -491,7 +491,7 @@ impl Query {
 }
 
 /// What a panic said.
-fn words_of(panic: &(dyn Any + Send)) -> String {
+pub(crate) fn words_of(panic: &(dyn Any + Send)) -> String {
     let words = panic.downcast_ref::<&str>().map(ToString::to_string);
     words
         .or_else(|| panic.downcast_ref::<String>().cloned())

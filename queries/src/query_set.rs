@@ -7,7 +7,7 @@ mod kept;
 pub mod planning;
 mod sharing;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod time;
 mod waiting;
 

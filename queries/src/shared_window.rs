@@ -23,6 +23,7 @@ use crate::capture::CapturedOperator;
 use crate::flow::Flow;
 use crate::operator::{Context, Footprint, LateRow, Operator, Progress};
 use crate::pipeline::Pipeline;
+use crate::query::words_of;
 use crate::references::References;
 use crate::row::Rows;
 
@@ -171,11 +172,7 @@ impl SharedWindow {
         match stepped {
             Ok(Ok(())) => {}
             Ok(Err(error)) => self.failure = Some(Failure::Error(Arc::new(error))),
-            Err(panic) => {
-                let words = panic.downcast_ref::<&str>().map(ToString::to_string);
-                let words = words.or_else(|| panic.downcast_ref::<String>().cloned());
-                self.failure = Some(Failure::Fault(words.unwrap_or_default()));
-            }
+            Err(panic) => self.failure = Some(Failure::Fault(words_of(&*panic))),
         }
         if !late.is_empty() || !rows.is_empty() {
             self.said.push(Said { late, rows });

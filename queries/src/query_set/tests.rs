@@ -16,10 +16,10 @@ use crate::rows::batch_to_json;
 use crate::statement::parse_statement;
 use crate::streams::stream_schema;
 
-pub(super) const SECOND: i64 = 1_000_000;
+pub(crate) const SECOND: i64 = 1_000_000;
 
 /// Passages: (second, zone, people).
-pub(super) fn gate(events: &[(i64, &str, i64)]) -> Rows {
+pub(crate) fn gate(events: &[(i64, &str, i64)]) -> Rows {
     let count = events.len();
     let text =
         |of: &dyn Fn(usize) -> String| -> ArrayRef { Arc::new(StringArray::from_iter_values((0..count).map(of))) };
@@ -43,7 +43,7 @@ pub(super) fn gate(events: &[(i64, &str, i64)]) -> Rows {
     Rows::Many(Flow::at_watermark(batch, i64::MIN))
 }
 
-pub(super) fn set_of(statements: &[&str]) -> QuerySet {
+pub(crate) fn set_of(statements: &[&str]) -> QuerySet {
     let mut queries = QuerySet::new();
     for sql in statements {
         let statement = parse_statement(sql).expect("it is right");
@@ -57,7 +57,7 @@ fn put(queries: &mut QuerySet, sql: &str) -> Result<Vec<(String, Restored)>, Str
     queries.put(statement).map_err(|error| error.to_string())
 }
 
-pub(super) fn said(outputs: &[Output], name: &str) -> Vec<String> {
+pub(crate) fn said(outputs: &[Output], name: &str) -> Vec<String> {
     let of_query = outputs.iter().filter(|output| output.query.as_ref() == name);
     of_query
         .flat_map(|output| batch_to_json(&output.rows.flow().batch))
@@ -65,7 +65,7 @@ pub(super) fn said(outputs: &[Output], name: &str) -> Vec<String> {
         .collect()
 }
 
-pub(super) const MINUTE_SUMS: &str =
+pub(crate) const MINUTE_SUMS: &str =
     "CREATE QUERY sums AS SELECT zone, window_start, window_end, sum(entered) AS entered
     FROM TUMBLE(gate, event_time, INTERVAL '1 minute') GROUP BY zone, window_start, window_end";
 const CROWDED: &str = "CREATE ALERT crowded WITH (subject = 'zone', raise = 'entered > 5') AS

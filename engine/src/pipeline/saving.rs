@@ -20,12 +20,12 @@ const TURNS_EACH: u32 = 16;
 /// After so many turns fewer messages are taken between two of them, and ever fewer after each further so many: where more
 /// changes between two turns than one takes there would be no end.
 const TURNS_BEFORE_FEWER: u32 = 128;
-/// Behind these turns one takes at least a row for each so long that it may last, even if that lasts longer: where others have
-/// the cores, a turn's time is over before much was done in it, the end would never come nearer, and what was taken, much of it
-/// again and again, would fill the memory. Where they have not, more is taken in the time anyway.
+/// Behind these turns one takes rows even if that lasts longer than it may: where others have the cores, a turn's time is over
+/// before much was done in it, the end would never come nearer, and what was taken, much of it again and again, would fill the
+/// memory. So many turns behind, it is a row for each so long that it may last; sooner fewer, and later more.
 const ROW_IN: Duration = Duration::from_micros(2);
-/// Each time that so many turns have passed it is as many again.
-const TURNS_BEFORE_MORE: u32 = 2_048;
+/// See [`ROW_IN`]. Most checkpoints under load end long before, and their turns last no longer than they may.
+const TURNS_BEFORE_ROW_IN: u32 = 512;
 /// So many messages are taken between two turns all the same.
 const MESSAGES_MIN: usize = 16;
 /// After so many turns the cut is made though a window is still being said, and what was said of it is part of the cut.
@@ -34,8 +34,11 @@ const TURNS_FOR_WORK: u32 = 256;
 const PART: Duration = Duration::from_micros(40);
 /// Rows taken between two looks at the clock, at least.
 const ROWS_MIN: usize = 16;
-/// Rows taken between two looks at the clock, at most.
-const ROWS_MAX: usize = 1_024;
+/// Rows taken between two looks at the clock, at most: behind rows that take 30 ns come others that take 8 µs.
+const ROWS_MAX: usize = 128;
+/// How long a checkpoint waits for a window that is being said: its groups need not be taken once they were said, and what was
+/// said of it would be part of the cut.
+const WINDOW_FIRST: Duration = Duration::from_secs(1);
 
 /// When the state is saved, and how far that is.
 pub(super) struct Saving {
@@ -66,10 +69,8 @@ struct Gathering {
 impl Gathering {
     /// Rows that this turn takes at least, which may last so long.
     fn rows_min(&self, turn: Duration) -> usize {
-        if self.turns < TURNS_BEFORE_FEWER {
-            return 0;
-        }
-        let rows = turn.as_micros() / ROW_IN.as_micros() * u128::from(1 + self.turns / TURNS_BEFORE_MORE);
+        let behind = self.turns.saturating_sub(TURNS_BEFORE_FEWER);
+        let rows = turn.as_micros() / ROW_IN.as_micros() * u128::from(behind) / u128::from(TURNS_BEFORE_ROW_IN);
         usize::try_from(rows).unwrap_or(usize::MAX)
     }
 }
@@ -113,7 +114,12 @@ impl Pipeline {
     /// Begins a checkpoint when it is time, something is new, and the one before is saved.
     pub(super) fn begin_saving(&mut self) {
         let is_new = self.log.next() != self.saving.last_at;
-        let is_due = since(self.clock.as_ref(), self.saving.last) >= self.saving.every;
+        let first = if self.perception.has_work() {
+            WINDOW_FIRST
+        } else {
+            Duration::ZERO
+        };
+        let is_due = since(self.clock.as_ref(), self.saving.last) >= self.saving.every + first;
         let is_alone = !self.saving.alone.is_empty();
         let is_wanted = is_new && is_due || is_alone;
         if is_wanted && !self.saving.is_gathering() && !self.settler.is_saving() {

@@ -38,7 +38,6 @@ impl Noting {
 impl Aggregate {
     /// Takes groups that have changed, about `room` of them; at first all there are.
     pub(super) fn take_noted(&mut self, room: &mut usize) -> Result<()> {
-        let (keys, calls) = (self.plan.all_keys(), self.plan.all_calls());
         let noting = match &mut self.noting {
             Some(noting) => noting,
             none => {
@@ -50,6 +49,10 @@ impl Aggregate {
                 })
             }
         };
+        if noting.gone.is_empty() && noting.spans.is_empty() {
+            return Ok(());
+        }
+        let (keys, calls) = (self.plan.all_keys(), self.plan.all_calls());
         while *room > 0 && !noting.gone.is_empty() {
             let gone = noting.gone.take(*room);
             *room -= gone.len();

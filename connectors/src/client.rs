@@ -274,7 +274,7 @@ enum Served {
 impl Sending {
     async fn run(mut self, mut incoming: mpsc::Receiver<Order>) {
         loop {
-            let link = Link::open(self.mqtt.clone(), self.window * 2 + 16);
+            let link = Link::open(self.mqtt.clone(), self.window * 2 + 16, None);
             let reason = match self.serve(link, &mut incoming).await {
                 Served::Finished(link) => return link.disconnect().await,
                 Served::Lost(reason) => reason,
@@ -327,7 +327,7 @@ impl Sending {
                         self.state.send_replace(LinkState::Connected);
                     }
                     LinkEvent::Lost(reason) => return Served::Lost(reason),
-                    LinkEvent::Subscribed(_) | LinkEvent::Message(_) => {}
+                    LinkEvent::Subscribed(_) | LinkEvent::Message(..) => {}
                 },
                 Some(order) = incoming.recv(), if connected => {
                     if let Err(reason) = self.send(&link, order).await {

@@ -47,6 +47,9 @@ pub struct BrokerOptions {
     pub session_queue: usize,
     /// Bytes of the same.
     pub session_queue_bytes: usize,
+    /// Bytes of messages, topics among them, that may have come in and not be acknowledged yet. Beyond it publishers of QoS 1
+    /// and 2 wait, and QoS 0 is shed. At most 4 GiB less one.
+    pub intake_bytes: usize,
     /// How long a session outlives its connection at most.
     pub session_expiry: Duration,
     /// Topics whose messages are retained, at most.
@@ -71,6 +74,7 @@ impl Default for BrokerOptions {
             client_queue: 2_000,
             session_queue: 10_000,
             session_queue_bytes: 16 << 20,
+            intake_bytes: 64 << 20,
             session_expiry: Duration::from_secs(24 * 3600),
             retained_max: 100_000,
             input_prefix: "usher/in/".to_owned(),
@@ -130,7 +134,7 @@ impl EmbeddedBroker {
                 reason: error.to_string(),
             });
         }
-        let gate = Arc::new(PublishGate::new(options.input_prefix.clone()));
+        let gate = Arc::new(PublishGate::new(options.input_prefix.clone(), options.intake_bytes));
         let config = config(&options, anonymous, &gate);
         let broker = MqttBroker::with_config(config)
             .await

@@ -12,15 +12,17 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use crate::broker_url::CONNECT_TIMEOUT;
+use crate::entrance::{Entrance, Passage};
 
 /// What happens on a link, in order.
+#[expect(clippy::large_enum_variant, reason = "nearly all that happens is a message")]
 pub(crate) enum LinkEvent {
     /// The broker accepted the connection.
     Connected,
     /// The broker answered a subscription; the text says why when it refused.
     Subscribed(Result<(), String>),
-    /// A message arrived.
-    Message(Publish),
+    /// A message arrived and was let in.
+    Message(Publish, Passage),
     /// The connection is over, with the reason in words. Nothing follows.
     Lost(String),
 }
@@ -33,14 +35,15 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    /// Begins to connect. `events` is how many events may wait for the holder. Requests may wait without a bound of
+    /// Begins to connect. `events` is how many events may wait for the holder; messages come in by `entrance`, and without one are
+    /// passed over. Requests may wait without a bound of
     /// their own: each answers a message or takes a place in a window, and those are bounded.
-    pub(crate) fn open(options: MqttOptions, events: usize) -> Self {
+    pub(crate) fn open(options: MqttOptions, events: usize, entrance: Option<Entrance>) -> Self {
         // Something is heard at least once a keep-alive; beyond twice that, the event loop hangs.
         let stall = options.keep_alive() * 2 + CONNECT_TIMEOUT;
         let (client, event_loop) = AsyncClient::builder(options).unbounded().build();
         let (sender, events) = mpsc::channel(events);
-        let driver = tokio::spawn(drive(event_loop, sender, stall));
+        let driver = tokio::spawn(drive(event_loop, sender, stall, entrance));
         Self { client, events, driver }
     }
 
@@ -69,10 +72,22 @@ impl Drop for Link {
     }
 }
 
-async fn drive(mut event_loop: rumqttc::EventLoop, events: mpsc::Sender<LinkEvent>, stall: Duration) {
+async fn drive(
+    mut event_loop: rumqttc::EventLoop,
+    events: mpsc::Sender<LinkEvent>,
+    stall: Duration,
+    entrance: Option<Entrance>,
+) {
     loop {
         let event = match tokio::time::timeout(stall, event_loop.poll()).await {
-            Ok(Ok(Event::Incoming(Packet::Publish(publish)))) => LinkEvent::Message(publish),
+            // Without room nothing more is read, so that the broker waits.
+            Ok(Ok(Event::Incoming(Packet::Publish(publish)))) => {
+                let Some(entrance) = &entrance else { continue };
+                let Some(passage) = entrance.admit(&publish).await else {
+                    continue;
+                };
+                LinkEvent::Message(publish, passage)
+            }
             Ok(Ok(Event::Incoming(Packet::ConnAck(_)))) => LinkEvent::Connected,
             Ok(Ok(Event::Incoming(Packet::SubAck(answer)))) => LinkEvent::Subscribed(subscribed(&answer.return_codes)),
             Ok(Ok(_)) => continue,

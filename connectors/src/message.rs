@@ -56,6 +56,11 @@ impl Message {
             received: Instant::now(),
         }
     }
+
+    /// What it takes of its source's room: the bytes of topic and payload.
+    pub(crate) fn bytes(&self) -> usize {
+        self.topic.len() + self.payload.len()
+    }
 }
 
 /// Microseconds since 1970 by the wall clock; 0 for a clock before that.

@@ -20,6 +20,7 @@ use crate::crash_point::CrashPoint;
 use crate::delivery::{Ack, Delivery};
 use crate::embedded_broker::LEFT;
 use crate::message::{Message, QoS};
+use crate::room::Room;
 use crate::source::HealthBoard;
 
 /// A publisher whose message was not taken is disconnected after this, so that it does not come back in a spin.
@@ -32,16 +33,20 @@ pub(crate) struct PublishGate {
     prefix: String,
     /// Where deliveries go; none until the source runs, and after it stopped.
     out: watch::Sender<Option<mpsc::Sender<Delivery>>>,
+    /// For what was taken and is not acknowledged yet.
+    room: Room,
     router: OnceLock<Weak<MessageRouter>>,
     pub(crate) closing: CancellationToken,
     pub(crate) health: HealthBoard,
 }
 
 impl PublishGate {
-    pub(crate) fn new(prefix: String) -> Self {
+    /// A gate for messages under this prefix, of which so many bytes may be under way.
+    pub(crate) fn new(prefix: String, intake_bytes: usize) -> Self {
         Self {
             prefix,
             out: watch::Sender::new(None),
+            room: Room::of(intake_bytes),
             router: OnceLock::new(),
             closing: CancellationToken::new(),
             health: HealthBoard::new("the embedded broker is starting"),
@@ -91,14 +96,18 @@ impl PublishGate {
 
     /// QoS 0 is handed over if there is room, and shed and counted if not.
     fn offer(&self, message: Message) {
-        let delivery = Delivery {
-            message,
-            ack: Ack::none(),
+        let out = self.out.borrow();
+        let Some(out) = out.as_ref() else {
+            return self.health.count_shed_not_receiving();
         };
-        match self.out.borrow().as_ref().map(|out| out.try_send(delivery)) {
-            Some(Ok(())) => {}
-            Some(Err(TrySendError::Full(_))) => self.health.count_shed(),
-            Some(Err(TrySendError::Closed(_))) | None => self.health.count_shed_not_receiving(),
+        let Some(room) = self.room.try_take(message.bytes()) else {
+            return self.health.count_shed();
+        };
+        let ack = Ack::none().holding(room);
+        match out.try_send(Delivery { message, ack }) {
+            Ok(()) => {}
+            Err(TrySendError::Full(_)) => self.health.count_shed(),
+            Err(TrySendError::Closed(_)) => self.health.count_shed_not_receiving(),
         }
     }
 
@@ -110,7 +119,9 @@ impl PublishGate {
             Err(_) => None,
         };
         let Some(out) = out else { return false };
+        let room = self.room.take(message.bytes()).await;
         let (ack, taken) = Ack::pair();
+        let ack = ack.holding(room);
         out.send(Delivery { message, ack }).await.is_ok() && taken.await.is_ok()
     }
 

@@ -17,9 +17,11 @@ use crate::broker_url::BrokerUrl;
 use crate::client::{ClientOptions, ConnectError, MqttClient, packet_limit};
 use crate::crash_point::CrashPoint;
 use crate::delivery::{Ack, Delivery};
+use crate::entrance::{Entrance, Passage};
 use crate::link::{Link, LinkEvent};
 use crate::message::{Message, QoS};
 use crate::publisher::{Publication, PublishError, Publisher};
+use crate::room::Room;
 use crate::session_file::SessionFile;
 use crate::source::{Health, HealthBoard, REFRESH, Source, SourceError};
 
@@ -30,6 +32,8 @@ const DRAIN: Duration = Duration::from_secs(2);
 const STEADY: Duration = Duration::from_secs(10);
 /// How long one publication is tried before its caller hears that it is unconfirmed.
 const PUBLISH_PATIENCE: Duration = Duration::from_secs(30);
+/// Packets read from a connection at once, before any of them gets room.
+const READ_PACKETS: usize = 8;
 
 /// How to use a broker of one's own.
 #[derive(Debug, Clone)]
@@ -50,6 +54,9 @@ pub struct RemoteOptions {
     pub max_packet_bytes: usize,
     /// Messages the broker may send ahead of our acknowledgements. It bounds what a slow disk leaves in memory.
     pub receive_maximum: u16,
+    /// Bytes of messages, topics among them, that may have come in and not be acknowledged yet. Beyond it nothing more is read
+    /// from the broker, and QoS 0 is shed. At most 4 GiB less one.
+    pub intake_bytes: usize,
     /// Publications that may be unconfirmed at a time.
     pub publish_window: usize,
     /// Silence after which the broker is asked whether it is there.
@@ -71,6 +78,7 @@ impl RemoteOptions {
             session_file: session_file.into(),
             max_packet_bytes: 16 << 20,
             receive_maximum: 1024,
+            intake_bytes: 64 << 20,
             publish_window: 64,
             keep_alive: Duration::from_secs(30),
             session_expiry: Duration::from_secs(7 * 24 * 3600),
@@ -110,6 +118,7 @@ pub struct RemoteSource {
     url: BrokerUrl,
     filter: String,
     receive_maximum: usize,
+    room: Arc<Room>,
     health: Arc<HealthBoard>,
 }
 
@@ -166,6 +175,7 @@ impl RemoteSource {
         // It publishes nothing, and the client looks through the whole of this window at each acknowledgement.
         mqtt.set_outgoing_inflight_upper_limit(1);
         mqtt.set_max_packet_size(Some(packet_limit(options.max_packet_bytes)));
+        mqtt.set_read_batch_size(READ_PACKETS);
         let session = SessionFile::new(options.session_file, &mqtt);
         mqtt.set_session_store(session);
         let filter = match options.share_group {
@@ -182,6 +192,7 @@ impl RemoteSource {
             url,
             filter,
             receive_maximum: usize::from(options.receive_maximum.max(1)),
+            room: Arc::new(Room::of(options.intake_bytes)),
             health,
         })
     }
@@ -189,10 +200,16 @@ impl RemoteSource {
     async fn receive(&self, out: mpsc::Sender<Delivery>, stop: CancellationToken) -> Result<(), SourceError> {
         let mut back_off = BackOff::default();
         let mut connections: u64 = 0;
+        let dropped_before = self.health.shed_not_receiving();
+        let mut backlog = VecDeque::new();
         loop {
+            let entrance = Entrance {
+                room: Arc::clone(&self.room),
+                health: Arc::clone(&self.health),
+            };
             let mut connection = Connection {
-                link: Link::open(self.mqtt.clone(), self.receive_maximum + 64),
-                backlog: VecDeque::new(),
+                link: Link::open(self.mqtt.clone(), self.receive_maximum + 64, Some(entrance)),
+                backlog,
                 unacknowledged: VecDeque::new(),
             };
             let opened = Instant::now();
@@ -205,13 +222,14 @@ impl RemoteSource {
                         format!("stopped; was at {}", self.url),
                         connections.saturating_sub(1),
                     );
+                    self.say_what_was_dropped(dropped_before);
                     return Ok(());
                 }
                 Over::ReceiverGone => return Err(SourceError::ReceiverGone(self.url.to_string())),
                 Over::Lost(reason) => reason,
             };
-            // Dropped here, unacknowledged: the broker sends all of it again.
-            drop(connection);
+            // All but QoS 0 is dropped here, unacknowledged: the broker sends it again.
+            backlog = self.keep_what_comes_no_more(connection).await;
             if opened.elapsed() > STEADY {
                 back_off.reset();
             }
@@ -224,10 +242,38 @@ impl RemoteSource {
             warn!(broker = %self.url, %reason, wait_ms = wait.as_millis(), "broker lost");
             self.health.show(false, detail, connections.saturating_sub(1));
             tokio::select! {
-                () = stop.cancelled() => return Ok(()),
+                () = stop.cancelled() => {
+                    drop(backlog);
+                    self.health.refresh();
+                    self.say_what_was_dropped(dropped_before);
+                    return Ok(());
+                }
                 () = tokio::time::sleep(wait) => {}
             }
         }
+    }
+
+    /// Says at the end what was not handed over and comes no more: the process may be about to end, and its counters with it.
+    fn say_what_was_dropped(&self, before: u64) {
+        let dropped = self.health.shed_not_receiving().saturating_sub(before);
+        if dropped > 0 {
+            warn!(broker = %self.url, dropped, "messages of QoS 0 that had come in were dropped at the stop");
+        }
+    }
+
+    /// What came in by a connection that is over and waits to be handed over, of what no broker sends again.
+    async fn keep_what_comes_no_more(&self, mut connection: Connection) -> VecDeque<Waiting> {
+        connection.link.events.close();
+        while let Some(event) = connection.link.events.recv().await {
+            if let LinkEvent::Message(publish, passage) = event
+                && publish.qos == rumqttc::QoS::AtMostOnce
+            {
+                self.take(&mut connection, publish, passage);
+            }
+        }
+        let mut backlog = connection.backlog;
+        backlog.retain(|waiting| waiting.message.qos == QoS::AtMostOnce);
+        backlog
     }
 
     async fn serve(
@@ -259,8 +305,8 @@ impl RemoteSource {
                 }
                 permit = out.reserve(), if !connection.backlog.is_empty() => match permit {
                     Ok(permit) => {
-                        if let Some(delivery) = connection.backlog.pop_front() {
-                            permit.send(delivery);
+                        if let Some(waiting) = connection.backlog.pop_front() {
+                            permit.send(waiting.into_delivery());
                         }
                     }
                     Err(_) => return Over::ReceiverGone,
@@ -280,8 +326,10 @@ impl RemoteSource {
                     LinkEvent::Subscribed(Err(code)) => {
                         return Over::Lost(format!("the broker refused the subscription to {}: {code}", self.filter));
                     }
-                    LinkEvent::Message(publish) if stopping.is_none() => self.take(connection, publish),
-                    LinkEvent::Message(_) => {}
+                    LinkEvent::Message(publish, passage) if stopping.is_none() => {
+                        self.take(connection, publish, passage);
+                    }
+                    LinkEvent::Message(..) => {}
                     LinkEvent::Lost(_) if stopping.is_some() => return Over::Stopped,
                     LinkEvent::Lost(reason) => return Over::Lost(reason),
                 },
@@ -307,13 +355,14 @@ impl RemoteSource {
             .map_err(|error| error.to_string())
     }
 
-    fn take(&self, connection: &mut Connection, publish: Publish) {
+    fn take(&self, connection: &mut Connection, publish: Publish, passage: Passage) {
         self.health.count_received();
         CrashPoint::Received.pass();
         let manual = connection.link.client.prepare_ack(&publish);
         // QoS 1 is bounded by the receive maximum; QoS 0 is not, so it is what gets shed.
         if manual.is_none() && connection.backlog.len() >= self.receive_maximum {
             self.health.count_shed();
+            drop(passage.end());
             return;
         }
         let qos = match publish.qos {
@@ -331,7 +380,7 @@ impl RemoteSource {
             }
             None => Ack::none(),
         };
-        connection.backlog.push_back(Delivery { message, ack });
+        connection.backlog.push_back(Waiting { message, ack, passage });
     }
 }
 
@@ -352,9 +401,25 @@ impl Source for RemoteSource {
 /// One connection and what is under way on it. At most the receive maximum of QoS 1 and as many of QoS 0.
 struct Connection {
     link: Link,
-    backlog: VecDeque<Delivery>,
+    backlog: VecDeque<Waiting>,
     /// In the order of arrival, which is the order acknowledgements must keep.
     unacknowledged: VecDeque<(ManualAck, oneshot::Receiver<()>)>,
+}
+
+/// A message that waits to be handed over.
+struct Waiting {
+    message: Message,
+    ack: Ack,
+    passage: Passage,
+}
+
+impl Waiting {
+    fn into_delivery(self) -> Delivery {
+        Delivery {
+            message: self.message,
+            ack: self.ack.holding(self.passage.end()),
+        }
+    }
 }
 
 enum Over {
@@ -379,12 +444,12 @@ impl Connection {
             .map_err(|error| error.to_string())
     }
 
-    /// Drops what was not handed over, with the acknowledgements it would have had.
+    /// Drops what was not handed over, with the acknowledgements it would have had. QoS 0 is counted in being dropped.
     fn forget_backlog(&mut self) {
         let waiting = self
             .backlog
             .iter()
-            .filter(|delivery| delivery.message.qos != QoS::AtMostOnce)
+            .filter(|waiting| waiting.message.qos != QoS::AtMostOnce)
             .count();
         self.unacknowledged.truncate(self.unacknowledged.len() - waiting);
         self.backlog.clear();

@@ -20,11 +20,12 @@ use crate::delivery::Delivery;
 /// - A lost connection is no end: the source reconnects until it is stopped (checked).
 /// - A source that was stopped can be run again (checked).
 /// - QoS 0 may be shed when the receiver is slow, and is counted (checked).
+/// - What was handed over and is not acknowledged yet stays within its bytes; others wait for that (checked).
 /// - The receiver calls `done` only after its durable append (trusted).
 /// - The receiver keeps taking; a receiver that stops makes publishers wait (trusted).
 pub trait Source: Send + Sync + 'static {
-    /// Runs until `stop`. Every message goes to `out`, which is bounded: when it is full the source waits. After it has
-    /// ended, also by a panic, it can be run again, never twice at a time.
+    /// Runs until `stop`. Every message goes to `out`, which is bounded: when it is full the source waits. So it does when what
+    /// is not acknowledged yet has as many bytes as it was told to allow. After it has ended, also by a panic, it can be run again, never twice at a time.
     ///
     /// # Errors
     /// Only what waiting cannot mend; anything about the network is retried.
@@ -51,7 +52,8 @@ pub struct Health {
     pub received: u64,
     /// Messages of QoS 0 dropped because the receiver was slow, since the start.
     pub shed: u64,
-    /// Messages of QoS 0 dropped because nothing was being received, since the start.
+    /// Messages of QoS 0 dropped because nothing was being received, or because the source stopped before they were handed
+    /// over, since the start.
     pub shed_not_receiving: u64,
 }
 
@@ -108,9 +110,13 @@ impl HealthBoard {
         self.shed_not_receiving.fetch_add(1, Ordering::Relaxed);
     }
 
+    pub(crate) fn shed_not_receiving(&self) -> u64 {
+        self.shed_not_receiving.load(Ordering::Relaxed)
+    }
+
     /// Whatever the reason.
     pub(crate) fn shed(&self) -> u64 {
-        self.shed.load(Ordering::Relaxed) + self.shed_not_receiving.load(Ordering::Relaxed)
+        self.shed.load(Ordering::Relaxed) + self.shed_not_receiving()
     }
 
     /// Shows a new state.
@@ -139,7 +145,7 @@ impl HealthBoard {
         Health {
             received: self.received.load(Ordering::Relaxed),
             shed: self.shed.load(Ordering::Relaxed),
-            shed_not_receiving: self.shed_not_receiving.load(Ordering::Relaxed),
+            shed_not_receiving: self.shed_not_receiving(),
             ..Health::default()
         }
     }

@@ -217,3 +217,50 @@ async fn a_client_says_why_it_cannot_connect() -> TestResult {
     assert!(error.to_string().contains("write mqtt://host:1883"), "{error}");
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn qos_0_that_had_come_in_outlives_its_connection_and_what_a_stop_drops_of_it_is_counted() -> TestResult {
+    const SENT: u64 = 100;
+    let Some(mut broker) = Mosquitto::start()? else {
+        return Ok(());
+    };
+    let folder = tempfile::tempdir()?;
+    let (source, _publisher) = RemoteBroker::new(RemoteOptions::new(broker.url(), folder.path().join("session")))?;
+    let source = Arc::new(source);
+    let mut running = Running::start(Arc::clone(&source) as Arc<_>, 4).await?;
+    let device = MqttClient::connect(&broker.url(), "device").await?;
+    for n in 0..SENT {
+        device
+            .publish(TOPIC, n.to_string(), QoS::AtMostOnce, false)
+            .await?
+            .await?;
+    }
+    soon("all of them", running.health.wait_for(|health| health.received == SENT)).await??;
+    broker.kill();
+    soon("the loss", running.health.wait_for(|health| !health.connected)).await??;
+    broker.resume()?;
+    for n in 0..SENT {
+        assert_eq!(running.take().await?, n.to_string());
+    }
+    soon("the return", running.health.wait_for(|health| health.connected)).await??;
+
+    let device = MqttClient::connect(&broker.url(), "another").await?;
+    for n in 0..SENT {
+        device
+            .publish(TOPIC, n.to_string(), QoS::AtMostOnce, false)
+            .await?
+            .await?;
+    }
+    soon(
+        "all of them",
+        running.health.wait_for(|health| health.received == 2 * SENT),
+    )
+    .await??;
+    let health = running.health.clone();
+    assert_eq!(health.borrow().shed_not_receiving, 0);
+    running.stop().await?;
+    // Four were handed over and lay in the channel.
+    assert_eq!(health.borrow().shed_not_receiving, SENT - 4);
+    assert_eq!(health.borrow().shed, 0);
+    Ok(())
+}

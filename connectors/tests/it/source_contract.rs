@@ -18,6 +18,9 @@ use usher_connectors::source::{Source, SourceError};
 use crate::mosquitto::Mosquitto;
 use crate::{TestResult, soon};
 
+/// Bytes that may be under way in each of these sources.
+const ROOM: usize = 4 << 20;
+
 /// A broker, and what makes a source of it, as often as the process is restarted.
 pub(crate) struct Peer {
     pub(crate) url: String,
@@ -42,6 +45,7 @@ impl Peer {
     async fn embedded() -> Result<Option<Self>, Box<dyn std::error::Error>> {
         let options = BrokerOptions {
             listen: ([127, 0, 0, 1], 0).into(),
+            intake_bytes: ROOM,
             ..BrokerOptions::default()
         };
         let (mut broker, source, publisher) = EmbeddedBroker::bind(options).await?;
@@ -62,7 +66,10 @@ impl Peer {
             return Ok(None);
         };
         let folder = tempfile::tempdir()?;
-        let options = RemoteOptions::new(broker.url(), folder.path().join("session"));
+        let options = RemoteOptions {
+            intake_bytes: ROOM,
+            ..RemoteOptions::new(broker.url(), folder.path().join("session"))
+        };
         let (source, publisher) = RemoteBroker::new(options.clone())?;
         Ok(Some(Self {
             url: broker.url(),
@@ -188,6 +195,8 @@ contract![
     facts_reach_a_subscriber_in_the_order_they_were_published,
     facts_of_qos_2_are_confirmed_and_arrive_once_and_in_order,
     qos_0_arrives_and_is_shed_and_counted_when_nobody_takes_it,
+    large_messages_that_are_not_taken_stay_within_their_bytes_and_each_is_taken_once,
+    large_messages_of_qos_0_are_shed_and_counted_beyond_their_bytes,
     what_cannot_be_published_is_said_at_once,
 ];
 
@@ -414,6 +423,97 @@ async fn qos_0_arrives_and_is_shed_and_counted_when_nobody_takes_it(mut peer: Pe
         .publish("usher/in/main/hall/rfid/r1", "marker", QoS::AtLeastOnce, false)
         .await?;
     assert_eq!(running.take().await?, "marker");
+    soon("a confirmation", ticket).await??;
+    running.stop().await
+}
+
+/// A message of a quarter of a megabyte that says which it is.
+fn large(number: usize) -> Vec<u8> {
+    let mut payload = vec![b' '; 256 << 10];
+    payload[..8].copy_from_slice(format!("{number:8}").as_bytes());
+    payload
+}
+
+fn number_in(delivery: &Delivery) -> Result<usize, Box<dyn std::error::Error>> {
+    Ok(std::str::from_utf8(&delivery.message.payload[..8])?.trim().parse()?)
+}
+
+fn bytes_of(delivery: &Delivery) -> usize {
+    delivery.message.topic.len() + delivery.message.payload.len()
+}
+
+async fn large_messages_that_are_not_taken_stay_within_their_bytes_and_each_is_taken_once(
+    mut peer: Peer,
+) -> TestResult {
+    const SENT: usize = 40;
+    let mut running = Running::start(peer.source()?, 4_096).await?;
+    let mut sending = Vec::new();
+    for number in 0..SENT {
+        // The embedded broker takes one at a time from a connection, so each has its own.
+        let device = MqttClient::connect(&peer.url, &format!("device-{number}")).await?;
+        sending.push(tokio::spawn(async move {
+            let ticket = device
+                .publish("usher/in/main/hall/rfid/r1", large(number), QoS::AtLeastOnce, false)
+                .await?;
+            ticket.await
+        }));
+    }
+    let mut seen = std::collections::BTreeSet::new();
+    let mut most = 0;
+    while seen.len() < SENT {
+        let mut held = vec![running.next().await?];
+        // As many as come while none is taken.
+        while let Ok(Some(more)) =
+            tokio::time::timeout(std::time::Duration::from_millis(300), running.deliveries.recv()).await
+        {
+            held.push(more);
+        }
+        most = most.max(held.iter().map(bytes_of).sum());
+        for delivery in held {
+            assert!(seen.insert(number_in(&delivery)?), "one came twice");
+            delivery.ack.done();
+        }
+    }
+    assert!(
+        most > ROOM / 2,
+        "only {most} bytes were ever under way, so nothing is shown"
+    );
+    assert!(most <= ROOM, "{most} bytes were under way");
+    for sent in sending {
+        soon("a confirmation", sent).await???;
+    }
+    assert_eq!(running.health.borrow().shed, 0);
+    running.stop().await
+}
+
+async fn large_messages_of_qos_0_are_shed_and_counted_beyond_their_bytes(mut peer: Peer) -> TestResult {
+    const SENT: usize = 40;
+    let mut running = Running::start(peer.source()?, 4_096).await?;
+    let device = MqttClient::connect(&peer.url, "device").await?;
+    for number in 0..SENT {
+        device
+            .publish("usher/in/main/hall/rfid/r1", large(number), QoS::AtMostOnce, false)
+            .await?
+            .await?;
+    }
+    soon(
+        "all to be counted",
+        running.health.wait_for(|health| health.received == SENT as u64),
+    )
+    .await??;
+    let fit = ROOM / ("usher/in/main/hall/rfid/r1".len() + large(0).len());
+    assert_eq!(running.health.borrow().shed, (SENT - fit) as u64);
+    for number in 0..fit {
+        let delivery = running.next().await?;
+        assert_eq!(number_in(&delivery)?, number, "the first ones are kept");
+        delivery.ack.done();
+    }
+    let ticket = device
+        .publish("usher/in/main/hall/rfid/r1", large(SENT), QoS::AtLeastOnce, false)
+        .await?;
+    let marker = running.next().await?;
+    assert_eq!(number_in(&marker)?, SENT, "there is room again");
+    marker.ack.done();
     soon("a confirmation", ticket).await??;
     running.stop().await
 }

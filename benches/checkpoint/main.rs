@@ -148,6 +148,8 @@ async fn main() {
         fluvio: None,
         fence: usher_engine::fence::Fence::default(),
         keep_steps: 1_000_000,
+        unwritten_max: settings.delivery.queue,
+        in_memory_max: settings.delivery.in_memory,
         dead_letters_max: 1_000,
         mqtt: MqttReceiver {
             publisher: Arc::new(TakesAll),

@@ -574,6 +574,8 @@ async fn open_outbox(
 ) -> Result<Arc<Outbox>, EngineError> {
     let options = OutboxOptions {
         keep_steps: settings.delivery.keep_steps,
+        unwritten_max: settings.delivery.queue,
+        in_memory_max: settings.delivery.in_memory,
         dead_letters_max: settings.delivery.dead_letters,
         mqtt: MqttReceiver {
             publisher: Arc::clone(&link.publisher),
@@ -604,6 +606,9 @@ async fn connect(settings: &Settings) -> Result<Link, EngineError> {
                 max_packet_bytes: packet,
                 max_clients: settings.broker.max_clients,
                 client_queue: settings.broker.client_queue,
+                session_queue: settings.broker.session_queue,
+                session_queue_bytes: settings.broker.session_queue_bytes,
+                intake_bytes: settings.intake.queue_bytes,
                 ..BrokerOptions::default()
             };
             let (broker, source, publisher) = EmbeddedBroker::bind(options).await.map_err(EngineError::failed)?;
@@ -621,6 +626,8 @@ async fn connect(settings: &Settings) -> Result<Link, EngineError> {
                 client_id: settings.mqtt_client.client_id.clone(),
                 share_group: settings.mqtt_client.share_group.clone(),
                 keep_alive: settings.mqtt_client.keep_alive,
+                receive_maximum: settings.mqtt_client.receive_maximum,
+                intake_bytes: settings.intake.queue_bytes,
                 max_packet_bytes: packet,
                 ..RemoteOptions::new(url.with_password(), settings.data.join("mqtt-session.json"))
             };

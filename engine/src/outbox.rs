@@ -36,6 +36,7 @@ use usher_connectors::webhook::Webhook;
 
 use self::fluvio::FluvioSender;
 use self::journal::Journal;
+pub(crate) use self::journal::KEPT;
 use self::mqtt::MqttSender;
 use self::news::News;
 pub use self::receiver::ReceiverOptions;
@@ -98,6 +99,10 @@ pub(crate) struct Way {
 pub struct OutboxOptions {
     /// Steps kept at most, whoever still waits for them; beyond it the oldest are dropped, which is counted.
     pub keep_steps: u64,
+    /// Steps that may wait for the disk; beyond it no more messages should be taken.
+    pub unwritten_max: usize,
+    /// Numbers of waiting steps that the broker and the topic keep in memory.
+    pub in_memory_max: usize,
     /// Dead letters kept of the broker.
     pub dead_letters_max: usize,
     /// The broker.
@@ -159,13 +164,15 @@ impl Outbox {
     pub fn open(dir: &Path, options: OutboxOptions) -> Result<Self, SpoolError> {
         let OutboxOptions {
             keep_steps,
+            unwritten_max,
+            in_memory_max,
             dead_letters_max,
             mut mqtt,
             webhooks,
             fluvio,
             fence,
         } = options;
-        let journal = Journal::open(dir, keep_steps)?;
+        let journal = Journal::open(dir, keep_steps, unwritten_max)?;
         mqtt.publisher = Arc::new(FencedPublisher {
             publisher: Arc::clone(&mqtt.publisher),
             fence: fence.clone(),
@@ -181,7 +188,10 @@ impl Outbox {
         let topic = fluvio.map(|writer| Way {
             name: FLUVIO.to_owned(),
             sender: Box::new(FluvioSender { writer }),
-            options: ReceiverOptions::new(FLUVIO_IN_FLIGHT, dead_letters_max),
+            options: ReceiverOptions {
+                in_memory_max,
+                ..ReceiverOptions::new(FLUVIO_IN_FLIGHT, dead_letters_max)
+            },
         });
         let fenced = ways.chain(topic).map(|way| Way {
             sender: Box::new(FencedSender {
@@ -190,13 +200,18 @@ impl Outbox {
             }),
             ..way
         });
-        Self::over(journal, dead_letters_max, mqtt, fenced.collect(), Arc::new(SystemClock))
+        // Of a broker no step is ever given up for taking long.
+        let broker = ReceiverOptions {
+            in_memory_max,
+            ..ReceiverOptions::new(MQTT_IN_FLIGHT, dead_letters_max)
+        };
+        Self::over(journal, broker, mqtt, fenced.collect(), Arc::new(SystemClock))
     }
 
     /// Goes on in this journal, for the broker and those who are told in other ways.
     pub(crate) fn over(
         journal: Arc<Journal>,
-        dead_letters_max: usize,
+        broker: ReceiverOptions,
         mqtt: MqttReceiver,
         ways: Vec<Way>,
         clock: Arc<dyn Clock>,
@@ -216,8 +231,6 @@ impl Outbox {
             qos: mqtt.qos,
             latencies: Arc::clone(&mqtt.latencies),
         };
-        // Of a broker no step is ever given up for taking long.
-        let broker = ReceiverOptions::new(MQTT_IN_FLIGHT, dead_letters_max);
         let mut receivers = vec![Arc::new(Receiver::join(
             MQTT,
             Box::new(sender),

@@ -116,6 +116,10 @@ pub struct Delivery {
     pub keep_steps: u64,
     /// Dead letters kept of a receiver.
     pub dead_letters: usize,
+    /// Steps that may wait for the disk.
+    pub queue: usize,
+    /// Numbers of waiting steps that a receiver keeps in memory.
+    pub in_memory: usize,
 }
 
 /// Where devices publish.
@@ -161,6 +165,8 @@ pub struct MqttClient {
     pub keep_alive: Duration,
     /// The largest MQTT packet taken, in bytes.
     pub max_packet_bytes: u32,
+    /// Messages that a broker of one's own may send ahead of our acknowledgements.
+    pub receive_maximum: u16,
 }
 
 /// Limits of the embedded broker.
@@ -170,6 +176,10 @@ pub struct BrokerLimits {
     pub max_clients: usize,
     /// Messages that wait for one slow client.
     pub client_queue: usize,
+    /// Messages that wait for one client that is away or further behind.
+    pub session_queue: usize,
+    /// Bytes of these.
+    pub session_queue_bytes: usize,
 }
 
 /// What is read and what is refused.
@@ -210,8 +220,10 @@ pub struct LogLimits {
 /// From decoded events to queries.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Intake {
-    /// Events that wait.
+    /// Messages that wait.
     pub queue: usize,
+    /// Bytes of messages that were received and are not acknowledged yet.
+    pub queue_bytes: usize,
     /// Events taken at once, at most.
     pub batch: usize,
     /// Event ids remembered.

@@ -6,14 +6,14 @@ use usher_connectors::webhook::signature;
 use super::EngineError;
 use crate::outbox::{ReceiverOptions, Wanted, WebhookReceiver};
 use crate::position::Mistake;
-use crate::settings::{Settings, WebhookSecret, WebhookSettings};
+use crate::settings::{Delivery, Settings, WebhookSecret, WebhookSettings};
 
 /// The ways to the webhooks of the settings.
 pub(super) fn webhooks(settings: &Settings) -> Result<Vec<WebhookReceiver>, EngineError> {
     let mut found = Vec::new();
     let mut mistakes = Vec::new();
     for webhook in &settings.webhooks {
-        match receiver(webhook, settings.delivery.dead_letters) {
+        match receiver(webhook, &settings.delivery) {
             Ok(receiver) => found.push(receiver),
             Err(mistake) => mistakes.push(mistake),
         }
@@ -24,7 +24,7 @@ pub(super) fn webhooks(settings: &Settings) -> Result<Vec<WebhookReceiver>, Engi
     }
 }
 
-fn receiver(settings: &WebhookSettings, dead_letters_max: usize) -> Result<WebhookReceiver, Mistake> {
+fn receiver(settings: &WebhookSettings, delivery: &Delivery) -> Result<WebhookReceiver, Mistake> {
     let mistake = |place: String, wrong: String, right: String| Mistake {
         file: place.into(),
         line: 1,
@@ -60,7 +60,8 @@ fn receiver(settings: &WebhookSettings, dead_letters_max: usize) -> Result<Webho
         },
         options: ReceiverOptions {
             give_up_after: settings.give_up_after,
-            ..ReceiverOptions::new(settings.max_in_flight, dead_letters_max)
+            in_memory_max: delivery.in_memory,
+            ..ReceiverOptions::new(settings.max_in_flight, delivery.dead_letters)
         },
     })
 }

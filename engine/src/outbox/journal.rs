@@ -23,9 +23,7 @@ use super::step::{StepId, Told};
 const RECENT: usize = 1_024;
 /// Steps kept though every receiver has them: by them a step is known when the log is gone through again, and pages
 /// that were away catch up.
-const KEPT: u64 = 10_000;
-/// Steps that may wait for the disk; beyond it whoever tells should wait.
-const UNWRITTEN_MAX: usize = 10_000;
+pub(crate) const KEPT: u64 = 10_000;
 /// Steps dropped at once, so that the disk has a little to do now and then instead of a little always.
 const TRIM: u64 = 512;
 /// After so long what was written is made durable.
@@ -77,6 +75,8 @@ pub(crate) struct Journal {
     work: Condvar,
     /// Steps that are kept at most, whoever still waits for them.
     keep_max: u64,
+    /// Steps that may wait for the disk; beyond it whoever tells should wait.
+    unwritten_max: u64,
     next: watch::Sender<u64>,
     written: Notify,
     writer: Mutex<Option<JoinHandle<()>>>,
@@ -96,9 +96,10 @@ pub(super) struct Standing {
 }
 
 impl Journal {
-    /// Opens the journal in `dir`; it keeps `keep_max` steps at most. Blocks on the disk.
-    pub(super) fn open(dir: &Path, keep_max: u64) -> Result<Arc<Self>, SpoolError> {
-        let journal = Self::over(Arc::new(Spool::open(dir)?), keep_max)?;
+    /// Opens the journal in `dir`; it keeps `keep_max` steps at most, of which `unwritten_max` may wait for the disk. Blocks on
+    /// the disk.
+    pub(super) fn open(dir: &Path, keep_max: u64, unwritten_max: usize) -> Result<Arc<Self>, SpoolError> {
+        let journal = Self::over(Arc::new(Spool::open(dir)?), keep_max, unwritten_max)?;
         let thread = std::thread::Builder::new().name("outbox-writer".to_owned()).spawn({
             let journal = Arc::clone(&journal);
             move || journal.write_until_closed()
@@ -112,7 +113,7 @@ impl Journal {
     }
 
     /// A journal on this shelf that nobody writes yet.
-    pub(crate) fn over(spool: Arc<dyn Shelf>, keep_max: u64) -> Result<Arc<Self>, SpoolError> {
+    pub(crate) fn over(spool: Arc<dyn Shelf>, keep_max: u64, unwritten_max: usize) -> Result<Arc<Self>, SpoolError> {
         let span = spool.span()?;
         // Cursors may be further: what all have may be gone.
         let mut cursors = BTreeMap::new();
@@ -148,6 +149,7 @@ impl Journal {
             }),
             work: Condvar::new(),
             keep_max,
+            unwritten_max: u64::try_from(unwritten_max).unwrap_or(u64::MAX),
             next: watch::Sender::new(next),
             written: Notify::new(),
             writer: Mutex::new(None),
@@ -225,7 +227,7 @@ impl Journal {
     /// Whether [`Journal::room`] would not wait.
     pub(super) fn has_room(&self) -> bool {
         let state = self.lock();
-        state.next - state.written <= UNWRITTEN_MAX as u64 || state.is_closing
+        state.next - state.written <= self.unwritten_max || state.is_closing
     }
 
     /// Whoever waits for new steps.

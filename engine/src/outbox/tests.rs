@@ -174,7 +174,7 @@ impl House {
     fn open(dir: &std::path::Path, keep: u64) -> Result<Self, Box<dyn std::error::Error>> {
         Ok(Self {
             clock: Moved::new(),
-            journal: Journal::open(dir, keep)?,
+            journal: Journal::open(dir, keep, 10_000)?,
             names: StepNames::default(),
             stop: CancellationToken::new(),
             tasks: Vec::new(),

@@ -11,6 +11,7 @@ use super::parameters::{PARAMETERS, ParameterSettings};
 use super::values::{address, count, duration, instant, mqtt, name, no_address, size, tiers, topic_level};
 use super::webhooks::{WEBHOOK, WebhookSettings, read_webhooks};
 use super::{BrokerLimits, Decode, Delivery, EngagementSettings, Intake, LogLimits, MqttClient, Settings, Time};
+use crate::outbox::KEPT;
 use crate::position::{Mistake, Mistakes, instead, kind, nearest};
 use crate::workers::Assignment;
 
@@ -313,10 +314,13 @@ impl<'t> Layers<'t> {
                 keep_alive: self.one("mqtt_client.keep_alive", duration(SECOND..=18 * HOUR)),
                 // MQTT cannot say a larger one.
                 max_packet_bytes: self.one("mqtt_client.max_packet", size(KIB..=256 * MIB - 1)) as u32,
+                receive_maximum: self.one("mqtt_client.receive_maximum", count(1..=65_535)) as u16,
             },
             broker: BrokerLimits {
                 max_clients: self.one("broker.max_clients", count(any.clone())),
                 client_queue: self.one("broker.client_queue", count(any.clone())),
+                session_queue: self.one("broker.session_queue", count(any.clone())),
+                session_queue_bytes: self.one("broker.session_queue_size", size(KIB..=1 << 36)) as usize,
             },
             decode: Decode {
                 max_payload_bytes: self.one("decode.max_payload", size(KIB..=256 * MIB - 1)) as usize,
@@ -337,6 +341,7 @@ impl<'t> Layers<'t> {
             checkpoint_every: self.one("checkpoint.every", duration(SECOND / 10..=DAY)),
             intake: Intake {
                 queue: self.one("intake.queue", count(1..=1 << 24)),
+                queue_bytes: self.one("intake.queue_size", size(MIB..=4096 * MIB - 1)) as usize,
                 batch: self.one("intake.batch", count(1..=1 << 24)),
                 recent_ids: self.one("intake.recent_ids", count(0..=usize::MAX)),
             },
@@ -360,6 +365,8 @@ impl<'t> Layers<'t> {
                 mqtt_qos: self.one("delivery.mqtt_qos", count(1..=2)) as u8,
                 keep_steps: self.one("delivery.keep_steps", count(20_000..=1 << 40)) as u64,
                 dead_letters: self.one("delivery.dead_letters", count(1..=1_000_000)),
+                queue: self.one("delivery.queue", count(100..=1 << 24)),
+                in_memory: self.one("delivery.in_memory", count(1_000..=1 << 24)),
             },
             webhooks: self.webhooks(),
             fluvio: None,
@@ -372,6 +379,7 @@ impl<'t> Layers<'t> {
             self.refuse("engagement.usual_gap_most", wrong.to_owned(), right.to_owned());
         }
         self.refuse_retentions(&settings);
+        self.refuse_queues(&settings);
         let (payload, packet) = (settings.decode.max_payload_bytes, settings.mqtt_client.max_packet_bytes);
         if payload as u64 > u64::from(packet) {
             let wrong = format!("a payload of {payload} bytes does not fit into a packet of {packet}");
@@ -379,6 +387,20 @@ impl<'t> Layers<'t> {
             self.refuse("decode.max_payload", wrong, right.to_owned());
         }
         settings
+    }
+
+    /// What is to be kept has to hold what may wait.
+    fn refuse_queues(&mut self, settings: &Settings) {
+        let delivery = &settings.delivery;
+        let least = delivery.queue as u64 + KEPT;
+        if delivery.keep_steps < least {
+            let wrong = format!(
+                "{} steps may wait for the disk, and `keep_steps` in [delivery] keeps {} of all",
+                delivery.queue, delivery.keep_steps
+            );
+            let right = format!("a smaller `queue`, or a `keep_steps` of {least} or more,");
+            self.refuse("delivery.queue", wrong, format!("{right} would be right"));
+        }
     }
 }
 

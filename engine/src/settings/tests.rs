@@ -58,10 +58,17 @@ fn the_commented_file_is_the_default() -> Outcome {
         settings.intake,
         Intake {
             queue: 4096,
+            queue_bytes: 64 << 20,
             batch: 4096,
             recent_ids: 1_000_000
         }
     );
+    assert_eq!(settings.mqtt_client.receive_maximum, 1024);
+    assert_eq!(
+        (settings.broker.session_queue, settings.broker.session_queue_bytes),
+        (10_000, 16 << 20)
+    );
+    assert_eq!((settings.delivery.queue, settings.delivery.in_memory), (10_000, 50_000));
     assert_eq!(settings.query_memory, 256 << 20);
     assert_eq!((settings.privacy_k, settings.keep_cleared_alerts), (5, 1000));
     assert_eq!(settings.without_consent, Purposes::ALL);
@@ -216,6 +223,26 @@ fn values_of_the_wrong_shape_say_the_right_one() {
         [
             "usher.toml:2:15: a payload of 33554432 bytes does not fit into a packet of 16777216, a `max_packet` in \
              [mqtt_client] that is larger would be right"
+        ]
+    );
+    assert_eq!(
+        said(
+            "[mqtt_client]\nreceive_maximum = 65536\n[broker]\nsession_queue = 0\nsession_queue_size = \"1\"\n[intake]\n\
+             queue_size = \"4GiB\"\n[delivery]\nin_memory = 999\n"
+        ),
+        [
+            "usher.toml:2:19: `65536` is no such number, a whole number from 1 to 65535 would be right",
+            "usher.toml:4:17: `0` is no such number, a whole number from 1 would be right",
+            "usher.toml:5:22: `1` has no unit of size, a size such as \"256KiB\", \"16MiB\" or \"20GiB\" would be right",
+            "usher.toml:7:14: `4GiB` is out of range, 1048576 to 4294967295 bytes would be right",
+            "usher.toml:9:13: `999` is no such number, a whole number from 1000 to 16777216 would be right",
+        ]
+    );
+    assert_eq!(
+        said("[delivery]\nkeep_steps = 20000\nqueue = 10001\n"),
+        [
+            "usher.toml:3:9: 10001 steps may wait for the disk, and `keep_steps` in [delivery] keeps 20000 of all, a smaller \
+             `queue`, or a `keep_steps` of 20001 or more, would be right"
         ]
     );
     assert_eq!(

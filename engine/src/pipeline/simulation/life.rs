@@ -66,7 +66,8 @@ impl Life {
         let clock: Arc<dyn Clock> = Arc::clone(&ground.clock) as Arc<_>;
         let latencies = Arc::new(Latencies::default());
         let log: Arc<dyn Log> = Arc::new(SimLog(Arc::clone(&ground.log)));
-        let journal = Journal::over(Arc::new(SimShelf(Arc::clone(&ground.shelf))), u64::MAX).expect("it is readable");
+        let journal =
+            Journal::over(Arc::new(SimShelf(Arc::clone(&ground.shelf))), u64::MAX, 10_000).expect("it is readable");
         let mqtt = MqttReceiver {
             publisher: Arc::new(SimBroker(Arc::clone(&ground.broker))),
             address: "simulated".to_owned(),
@@ -81,7 +82,13 @@ impl Life {
                 ..ReceiverOptions::new(IN_FLIGHT, 10)
             },
         };
-        let outbox = Outbox::over(Arc::clone(&journal), 10, mqtt, vec![hook], Arc::clone(&clock));
+        let outbox = Outbox::over(
+            Arc::clone(&journal),
+            ReceiverOptions::new(IN_FLIGHT, 10),
+            mqtt,
+            vec![hook],
+            Arc::clone(&clock),
+        );
         let outbox = Arc::new(outbox.expect("the journal is readable"));
         let (settler, waiting) = settling();
         let (asker, asks) = asking();

@@ -168,6 +168,7 @@ async fn main() {
         decode: DecodeOptions::new(Secret::load_or_create(folder.path()).expect("a secret")),
         recent_ids: 100_000,
         batch: settings.intake.batch,
+        intake: Arc::default(),
         checkpoint_every: Duration::from_secs(1),
         log: Arc::clone(&log),
         settler,

@@ -40,6 +40,7 @@ use crate::forwarding::{Forwarding, SettledUntil};
 use crate::groups::Groups;
 use crate::http::{Shared, planning_turns, public_router, public_streams, router, tell_health};
 use crate::identity::IdentityTable;
+use crate::intake::Intake;
 use crate::latency::Latencies;
 use crate::outbox::{MqttReceiver, Outbox, OutboxOptions, WebhookReceiver};
 use crate::oversized;
@@ -218,6 +219,9 @@ impl Engine {
         let ready = Arc::new(AtomicBool::new(false));
         let supervisor = Supervisor::new();
         let shedding = Arc::new(Shedding::default());
+        // Messages wait here for the pipeline; beyond it the source waits, which a broker can bear and memory cannot.
+        let (deliveries_in, deliveries) = mpsc::channel(settings.intake.queue);
+        let intake = Arc::new(Intake::of(deliveries_in.downgrade()));
         let planning = planning_turns();
         let erasing = Arc::new(Erasing::default());
         let (intake_stop, outbox_stop, forwarding_stop, http_stop) = (
@@ -258,6 +262,7 @@ impl Engine {
             sources: vec![(link.name.clone(), link.source.health())],
             ready: Arc::clone(&ready),
             shedding: Arc::clone(&shedding),
+            intake: Arc::clone(&intake),
             metrics,
             fresh_queries,
             fresh_perception: Arc::clone(&fresh_perception),
@@ -285,6 +290,7 @@ impl Engine {
                 assignment: settings.workers.clone(),
                 recent_ids: settings.intake.recent_ids,
                 batch: settings.intake.batch,
+                intake,
                 checkpoint_every: settings.checkpoint_every,
                 log: Arc::clone(&log),
                 settler,
@@ -296,8 +302,6 @@ impl Engine {
             };
             (parts, fresh)
         };
-        // Messages wait here for the pipeline; beyond it the source waits, which a broker can bear and memory cannot.
-        let (deliveries_in, deliveries) = mpsc::channel(settings.intake.queue);
         // Going through the log again is long work without a pause, so not for the runtime's own threads.
         let (parts, fresh) = parts;
         let saved = Arc::clone(&checkpoints);

@@ -46,6 +46,7 @@ pub use crate::http::health::Status;
 pub(crate) use crate::http::health::tell_health;
 pub use crate::http::problem::Problem;
 pub use crate::http::public::{public_router, public_streams};
+use crate::intake::Intake;
 use crate::latency::Latencies;
 use crate::outbox::Outbox;
 use crate::perception::Perception;
@@ -90,6 +91,8 @@ pub struct Shared {
     pub ready: Arc<AtomicBool>,
     /// What messages were dropped lately.
     pub shedding: Arc<Shedding>,
+    /// How long messages wait.
+    pub intake: Arc<Intake>,
     /// Renders metrics.
     pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
     /// Makes the configured queries anew, for trials.

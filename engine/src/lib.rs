@@ -32,6 +32,7 @@ pub mod gate_totals;
 pub mod groups;
 pub mod http;
 pub mod identity;
+pub mod intake;
 pub mod latency;
 pub mod lookups;
 pub mod mapping;

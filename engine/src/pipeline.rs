@@ -38,6 +38,7 @@ use crate::bus::Bus;
 use crate::clock::{Clock, SystemClock};
 use crate::decode::{DecodeOptions, Decoder};
 use crate::event::{Event, dedup_key};
+use crate::intake::{Intake, Slowest};
 use crate::latency::Latencies;
 use crate::outbox::Outbox;
 use crate::perception::Perception;
@@ -88,6 +89,8 @@ pub struct Pipeline {
     /// Steps that wait to be told.
     untold: Untold,
     listening: Listening,
+    intake: Arc<Intake>,
+    slowest: Slowest,
     log: Arc<dyn Log>,
     settler: Settler,
     outbox: Arc<Outbox>,
@@ -120,6 +123,8 @@ pub struct Parts {
     pub recent_ids: usize,
     /// Messages taken at once.
     pub batch: usize,
+    /// Where it is seen how long they wait.
+    pub intake: Arc<Intake>,
     /// How often state is saved.
     pub checkpoint_every: Duration,
     /// The log.
@@ -229,6 +234,8 @@ impl Pipeline {
             held: VecDeque::new(),
             untold: Untold::default(),
             listening: Listening::default(),
+            intake: parts.intake,
+            slowest: Slowest::default(),
             perception: parts.perception,
             log: parts.log,
             settler: parts.settler,
@@ -444,7 +451,10 @@ impl Pipeline {
                     if taken == 0 {
                         break;
                     }
+                    self.note_taken(&batch);
+                    let begun = self.begin_work();
                     self.walk(&mut batch).await?;
+                    self.end_work(begun);
                     // A flood leaves no pause in which others on this thread would have their turn.
                     tokio::task::yield_now().await;
                 }
@@ -512,7 +522,9 @@ impl Pipeline {
 
     /// Goes on with moving time on.
     fn work(&mut self) {
+        let begun = self.begin_work();
         let steps = self.perception.work();
+        self.end_work(begun);
         self.tell_in_time(steps);
     }
 
@@ -520,7 +532,9 @@ impl Pipeline {
         self.now_us = self.clock.wall_us();
         self.look_whether_deaf();
         let stood = (self.perception.watermark(), self.perception.holder());
+        let begun = self.begin_work();
         let steps = self.perception.tick(self.now_us);
+        self.end_work(begun);
         self.is_ahead |= stood != (self.perception.watermark(), self.perception.holder());
         self.tell_in_time(steps);
         self.tell_counts();

@@ -251,6 +251,9 @@ pub(crate) async fn status(http: &str) -> anyhow::Result<String> {
     if let Some(shedding) = status["shedding"].as_str() {
         writeln!(out, "  SHEDDING  {shedding}")?;
     }
+    if let Some(waiting) = status["intake_trouble"].as_str() {
+        writeln!(out, "  BEHIND    {waiting}")?;
+    }
     for receiver in status["receivers"].as_array().into_iter().flatten() {
         writeln!(
             out,

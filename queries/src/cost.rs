@@ -76,6 +76,11 @@ impl Cost {
             .expect("it grows as far as its longest");
     }
 
+    /// Time spent evaluating, nanoseconds.
+    pub(crate) fn busy_ns(&self) -> u64 {
+        self.busy_ns
+    }
+
     /// As people read it; amended rows are counted by the operators.
     pub(crate) fn counters(&self, amended_rows: u64) -> Counters {
         #[allow(clippy::cast_precision_loss)] // two digits are right

@@ -193,6 +193,11 @@ impl Query {
         self.cost.counters(self.compiled.pipeline.amended() + shared)
     }
 
+    /// Time spent evaluating, nanoseconds: of the counters what is cheap to ask for.
+    pub fn busy_ns(&self) -> u64 {
+        self.cost.busy_ns()
+    }
+
     /// How much it keeps; of a window that it shares, what it would keep alone.
     pub fn footprint(&self) -> Footprint {
         let mut footprint = self.compiled.pipeline.footprint();

@@ -13,6 +13,7 @@ use usher_queries::query_set::QuerySet;
 use usher_queries::rows::time_to_text;
 
 use crate::http::{Problem, Shared};
+use crate::intake::Waiting;
 use crate::latency::Percentiles;
 use crate::outbox::ReceiverView;
 use crate::pipeline::{Counts, Pipeline, wall_clock_us};
@@ -104,6 +105,12 @@ pub struct Status {
     pub log_trouble: Option<String>,
     /// What messages of QoS 0 were dropped in the last minute and why, in words; none when none were.
     pub shedding: Option<String>,
+    /// Messages that were received and wait to be taken.
+    pub intake_queued: usize,
+    /// How long messages wait until they are taken, seconds.
+    pub intake_waiting_s: f64,
+    /// What messages wait for and since when, in words, where it is more than a moment.
+    pub intake_trouble: Option<String>,
     /// Messages that wait for the broker.
     pub outbox: usize,
     /// Who is told, and what waits for each.
@@ -163,10 +170,17 @@ pub(super) async fn ready(State(shared): State<Arc<Shared>>) -> Result<String, P
             format!("{name} is not connected: {detail}"),
         ));
     }
-    // It takes what can wait; who relies on what can't should know.
-    Ok(match shared.shedding.words() {
-        None => "ready\n".to_owned(),
-        Some(words) => format!("ready, but shedding: {words}\n"),
+    let waiting = shared.intake.waiting();
+    if let Some(waiting) = waiting.as_ref().filter(|waiting| waiting.is_stopped) {
+        return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, waiting.words.clone()).right(waiting.right));
+    }
+    // It takes what can wait; who relies on what can't, or on being answered soon, should know.
+    let shedding = shared.shedding.words().map(|words| format!("shedding: {words}"));
+    let waiting = waiting.map(|Waiting { words, right, .. }| format!("behind: {words}; {right}"));
+    let buts: Vec<String> = shedding.into_iter().chain(waiting).collect();
+    Ok(match buts.is_empty() {
+        true => "ready\n".to_owned(),
+        false => format!("ready, but {}\n", buts.join("; and ")),
     })
 }
 
@@ -219,6 +233,8 @@ fn publish(status: &Status) {
         ("usher_log_waiting_bytes", status.log_waiting_bytes as f64),
         ("usher_log_waiting_seconds", status.log_waiting_s),
         ("usher_log_writable", f64::from(u8::from(status.log_trouble.is_none()))),
+        ("usher_intake_queued", status.intake_queued as f64),
+        ("usher_intake_waiting_seconds", status.intake_waiting_s),
         ("usher_outbox_waiting", status.outbox as f64),
         ("usher_queries", status.queries as f64),
         ("usher_queries_broken", status.broken_queries.len() as f64),
@@ -420,6 +436,7 @@ pub(crate) async fn status_of(shared: &Shared) -> Result<Status, Problem> {
         .collect();
     let (log, log_trouble) = (shared.log.health(), log_trouble(shared));
     let shedding = shared.shedding.words();
+    let intake_trouble = shared.intake.waiting().map(|waiting| waiting.words);
     let parts = shared.supervisor.parts();
     let receivers = shared.outbox.receivers();
     let is_stuck = |receiver: &ReceiverView| receiver.state != "closed" || receiver.dead > 0;
@@ -428,6 +445,7 @@ pub(crate) async fn status_of(shared: &Shared) -> Result<Status, Problem> {
         || parts.iter().any(|part| part.state == "waiting")
         || receivers.iter().any(is_stuck)
         || shedding.is_some()
+        || intake_trouble.is_some()
         || log_trouble.is_some();
     Ok(Status {
         status: match (shared.is_ready(), is_degraded) {
@@ -461,6 +479,9 @@ pub(crate) async fn status_of(shared: &Shared) -> Result<Status, Problem> {
         log_failures: log.failures,
         log_trouble,
         shedding,
+        intake_queued: shared.intake.queued(),
+        intake_waiting_s: shared.intake.waits().as_secs_f64(),
+        intake_trouble,
         outbox: shared.outbox.len(),
         receivers,
         queries: inner.queries.len(),

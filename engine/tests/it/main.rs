@@ -13,6 +13,7 @@ mod flood;
 mod garbage;
 mod hard_peers;
 mod identity;
+mod intake;
 mod listener;
 mod lookups;
 mod measures;

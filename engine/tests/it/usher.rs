@@ -96,6 +96,18 @@ impl Usher {
         Self::run(folder, &["--mqtt", "127.0.0.1:0"])
     }
 
+    /// Starts one on free ports, with the embedded broker, these queries and settings, whose outbox is on another disk.
+    pub(crate) fn start_with_outbox_on(
+        outbox: &Path,
+        sql: &str,
+        settings: &str,
+    ) -> Result<Self, Box<dyn std::error::Error>> {
+        let folder = Self::configure(SITE, sql, settings)?;
+        std::fs::create_dir_all(folder.path().join("data"))?;
+        std::os::unix::fs::symlink(outbox, folder.path().join("data/outbox"))?;
+        Self::run(folder, &["--mqtt", "127.0.0.1:0"])
+    }
+
     /// Starts one on free ports, with the embedded broker, another `site.toml` and these queries.
     pub(crate) fn start_in(site: &str, sql: &str) -> Result<Self, Box<dyn std::error::Error>> {
         Self::run(Self::configure(site, sql, "")?, &["--mqtt", "127.0.0.1:0"])

@@ -99,6 +99,7 @@ impl Life {
             decode: DecodeOptions::new(secret()),
             recent_ids: 10_000,
             batch: BATCH,
+            intake: Arc::default(),
             checkpoint_every: Duration::from_secs(15),
             log: Arc::clone(&log),
             settler: settler.clone(),

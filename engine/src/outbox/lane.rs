@@ -1,7 +1,7 @@
 //! A lane is how far one receiver has come: what it has, what is on its way, and what waits, in order for a subject.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustc_hash::FxHashMap;
 
@@ -23,8 +23,12 @@ pub(super) struct Settled {
 pub(super) struct Failures {
     /// Tries.
     pub(super) tries: u32,
-    /// When the first of them failed.
-    pub(super) since: Instant,
+    /// Of these, those that failed while others were taken.
+    pub(super) tries_alone: u32,
+    /// How long it has failed while others were taken.
+    pub(super) time_alone: Duration,
+    /// When the last of the tries failed.
+    last: Instant,
 }
 
 /// The place of one receiver in the sequence of steps. It knows numbers only; what they stand for lies elsewhere.
@@ -203,10 +207,21 @@ impl Lane {
         self.due.first().map(|(due, ..)| *due)
     }
 
-    /// A number that is under way has failed at `now`. It is to [`Lane::wait`] or [`Lane::done`].
-    pub(super) fn fail(&mut self, number: u64, now: Instant) -> Failures {
-        let failures = self.failures.entry(number).or_insert(Failures { tries: 0, since: now });
+    /// A number that is under way has failed at `now`, and others are taken since then, if they are. It is to
+    /// [`Lane::wait`] or [`Lane::done`].
+    pub(super) fn fail(&mut self, number: u64, now: Instant, taking_since: Option<Instant>) -> Failures {
+        let failures = self.failures.entry(number).or_insert(Failures {
+            tries: 0,
+            tries_alone: 0,
+            time_alone: Duration::ZERO,
+            last: now,
+        });
         failures.tries += 1;
+        if let Some(since) = taking_since {
+            failures.tries_alone += 1;
+            failures.time_alone += now.saturating_duration_since(failures.last.max(since));
+        }
+        failures.last = now;
         *failures
     }
 
@@ -288,7 +303,7 @@ mod tests {
             (Some(0), Some(2), None)
         );
         let due = now + Duration::from_secs(5);
-        assert_eq!(lane.fail(0, now).tries, 1);
+        assert_eq!(lane.fail(0, now, None).tries, 1);
         lane.wait(0, due);
         assert_eq!(lane.done(2).ahead, Some(2));
         assert_eq!((lane.take(now), lane.take(now)), (Some(3), None), "A waits, B goes on");
@@ -337,10 +352,26 @@ mod tests {
         let now = Instant::now();
         let mut lane = lane(&[A, B]);
         assert_eq!(lane.take(now), Some(0));
-        lane.fail(0, now);
+        lane.fail(0, now, None);
         lane.wait(0, now);
         assert_eq!((lane.take(now), lane.take(now)), (Some(1), Some(0)));
         assert_eq!(lane.failures(0).map(|failures| failures.tries), Some(1));
+    }
+
+    #[test]
+    fn only_failures_while_others_are_taken_tell_against_a_step() {
+        let begun = Instant::now();
+        let at = |minute: u64| begun + Duration::from_secs(60 * minute);
+        let mut lane = lane(&[A]);
+        let mut fail = |minute: u64, taking_since: Option<u64>| {
+            let failures = lane.fail(0, at(minute), taking_since.map(at));
+            (failures.tries, failures.tries_alone, failures.time_alone.as_secs() / 60)
+        };
+        assert_eq!(fail(10, Some(0)), (1, 1, 0), "it begins with its first try");
+        assert_eq!(fail(14, Some(0)), (2, 2, 4));
+        assert_eq!(fail(20, None), (3, 2, 4));
+        assert_eq!(fail(90, Some(88)), (4, 3, 6), "since they are taken again");
+        assert_eq!(fail(95, Some(88)), (5, 4, 11));
     }
 
     #[test]

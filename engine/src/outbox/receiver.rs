@@ -36,7 +36,7 @@ const WAIT_FIRST: Duration = Duration::from_millis(500);
 const WAIT_MAX: Duration = Duration::from_secs(5 * 60);
 /// How long to wait before steps that can't be read are tried again.
 const UNREADABLE_PAUSE: Duration = Duration::from_secs(1);
-/// A step is given up only after so many tries, however long it took.
+/// A step is given up only after so many tries while others are taken, however long it took.
 const TRIES_MIN: u32 = 8;
 
 /// How sending a step went.
@@ -91,7 +91,8 @@ struct Inner {
     told_us: VecDeque<(u64, i64)>,
     breaker: Breaker,
     letters: DeadLetters,
-    last_success: Option<Instant>,
+    /// Since when steps are taken, while the breaker is closed and no peace was asked for.
+    taking_since: Option<Instant>,
     is_unreadable: bool,
     sent: u64,
     failed: u64,
@@ -148,7 +149,7 @@ impl Receiver {
                 told_us: VecDeque::new(),
                 breaker: Breaker::new(),
                 letters,
-                last_success: None,
+                taking_since: None,
                 is_unreadable: false,
                 sent: 0,
                 failed: 0,
@@ -352,7 +353,7 @@ impl Receiver {
         match sent {
             Sent::Done => {
                 inner.sent += 1;
-                inner.last_success = Some(now);
+                inner.taking_since.get_or_insert(now);
                 if !inner.breaker.is_closed() {
                     tracing::info!(receiver = self.name, "it takes steps again");
                 }
@@ -374,7 +375,7 @@ impl Receiver {
                 inner.breaker.answered();
                 match step {
                     Some(step) => {
-                        inner.lane.fail(number, now);
+                        inner.lane.fail(number, now, inner.taking_since);
                         self.bury(inner, step, reason, now);
                     }
                     None => {
@@ -387,10 +388,21 @@ impl Receiver {
             Sent::Later { reason, peace } => {
                 inner.failed += 1;
                 let was_closed = inner.breaker.is_closed();
+                let failures = inner.lane.fail(number, now, inner.taking_since);
+                // While nothing gets through it is the receiver that fails and not the step. So that time does not count.
+                let is_given_up = inner.taking_since.is_some()
+                    && failures.time_alone >= self.options.give_up_after
+                    && failures.tries_alone >= TRIES_MIN;
                 // One that asks for no peace at all has failed like any other.
                 match peace.filter(|peace| !peace.is_zero()) {
-                    Some(peace) => inner.breaker.hold(now + peace),
+                    Some(peace) => {
+                        inner.breaker.hold(now + peace);
+                        inner.taking_since = None;
+                    }
                     None => inner.breaker.failed(now, self.clock.spread()),
+                }
+                if !inner.breaker.is_closed() {
+                    inner.taking_since = None;
                 }
                 if was_closed && !inner.breaker.is_closed() {
                     tracing::warn!(
@@ -399,12 +411,8 @@ impl Receiver {
                         "it is left alone for a while; steps for it are kept"
                     );
                 }
-                let failures = inner.lane.fail(number, now);
-                // While nothing gets through it is the receiver that fails and not the step.
-                let others_pass = inner.last_success.is_some_and(|success| success > failures.since);
-                let is_long = now.duration_since(failures.since) >= self.options.give_up_after;
                 match step {
-                    Some(step) if others_pass && is_long && failures.tries >= TRIES_MIN && inner.letters.has_room() => {
+                    Some(step) if is_given_up && inner.letters.has_room() => {
                         let reason = format!("given up after {} tries: {reason}", failures.tries);
                         self.bury(inner, step, reason.clone(), now);
                         inner.last_error = Some(reason);

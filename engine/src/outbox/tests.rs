@@ -1,6 +1,7 @@
 //! Receivers that fail in every way, on a clock that the tests move.
 
 mod erased;
+mod hiccup;
 mod spoilt;
 
 use std::collections::{BTreeMap, HashMap, HashSet};

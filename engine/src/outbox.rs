@@ -12,6 +12,7 @@ pub(crate) mod journal;
 mod lane;
 mod mqtt;
 pub(crate) mod news;
+mod orders;
 pub(crate) mod receiver;
 mod retained;
 pub(crate) mod shelf;

@@ -11,7 +11,7 @@ mod recovering;
 mod repairing;
 mod saving;
 #[cfg(test)]
-mod simulation;
+pub(crate) mod simulation;
 mod stopped_queries;
 mod telling;
 

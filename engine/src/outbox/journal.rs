@@ -3,7 +3,7 @@
 //! Whoever tells a step never waits for the disk: a thread of its own writes what was told and what was confirmed, in
 //! that order. What it has not written yet goes into the checkpoint, so that the two together miss nothing.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -12,10 +12,11 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::{Notify, watch};
-use usher_connectors::spool::{Change, Spool, SpoolError};
+use usher_connectors::spool::{Spool, SpoolError};
 
 use super::lane::Settled;
 use super::news::{News, OpenMessages};
+use super::orders::{Order, changes_of};
 use super::shelf::Shelf;
 use super::step::{StepId, Told};
 
@@ -40,14 +41,6 @@ const AHEAD: &str = "ahead/";
 const LETTER: &str = "letter/";
 const TOLD_UNTIL: &str = "told-until";
 
-/// Something to be written.
-enum Order {
-    Step(Arc<Told>),
-    Mark(String, Bytes),
-    Unmark(String),
-    Trim(u64, u64),
-}
-
 struct State {
     /// The number that the next step gets.
     next: u64,
@@ -59,6 +52,8 @@ struct State {
     known: HashSet<StepId>,
     known_order: VecDeque<StepId>,
     orders: Vec<Order>,
+    /// What was written and not made durable yet, the oldest first.
+    unsynced: Vec<Order>,
     /// Everything before it is with the system.
     written: u64,
     /// Everything before it is on disk.
@@ -100,16 +95,21 @@ impl Journal {
     /// the disk.
     pub(super) fn open(dir: &Path, keep_max: u64, unwritten_max: usize) -> Result<Arc<Self>, SpoolError> {
         let journal = Self::over(Arc::new(Spool::open(dir)?), keep_max, unwritten_max)?;
-        let thread = std::thread::Builder::new().name("outbox-writer".to_owned()).spawn({
-            let journal = Arc::clone(&journal);
-            move || journal.write_until_closed()
-        });
-        let thread = thread.map_err(|error| SpoolError::Failed {
+        journal.begin_writing().map_err(|error| SpoolError::Failed {
             path: dir.to_owned(),
             cause: format!("no thread for it: {error}"),
         })?;
-        *journal.writer.lock().expect("no holder of this lock panics") = Some(thread);
         Ok(journal)
+    }
+
+    /// Begins the thread that writes it.
+    pub(super) fn begin_writing(self: &Arc<Self>) -> std::io::Result<()> {
+        let thread = std::thread::Builder::new().name("outbox-writer".to_owned()).spawn({
+            let journal = Arc::clone(self);
+            move || journal.write_until_closed()
+        })?;
+        *self.writer.lock().expect("no holder of this lock panics") = Some(thread);
+        Ok(())
     }
 
     /// A journal on this shelf that nobody writes yet.
@@ -142,6 +142,7 @@ impl Journal {
                 known: known.iter().copied().collect(),
                 known_order: known,
                 orders: Vec::new(),
+                unsynced: Vec::new(),
                 written: next,
                 durable: next,
                 cursors,
@@ -462,12 +463,12 @@ impl Journal {
 
     fn write_until_closed(&self) {
         let mut synced = Instant::now();
-        let mut is_said = false;
+        let mut is_failing = false;
         loop {
             let (orders, upto, is_closing) = {
                 let mut state = self.lock();
                 while state.orders.is_empty() && !state.is_closing {
-                    if state.durable == state.written {
+                    if state.unsynced.is_empty() {
                         state = self.work.wait(state).expect("no holder of this lock panics");
                         continue;
                     }
@@ -485,7 +486,7 @@ impl Journal {
             };
             let changes = changes_of(&orders);
             while let Err(error) = self.spool.write(&changes) {
-                if !std::mem::replace(&mut is_said, true) {
+                if !std::mem::replace(&mut is_failing, true) {
                     tracing::error!(%error, "steps can't be written down; they are kept in memory and tried again");
                 }
                 metrics::counter!("usher_outbox_write_failures_total").increment(1);
@@ -494,27 +495,46 @@ impl Journal {
                 }
                 std::thread::sleep(TRY_AGAIN);
             }
-            if std::mem::take(&mut is_said) {
-                tracing::info!("steps are written down again");
-            }
-            let is_due = is_closing || synced.elapsed() >= SYNC_EVERY;
-            let is_synced = is_due && self.sync();
+            // Where it failed, nothing counts as written before it is durable, so that not more and more waits.
+            let is_due = is_closing || is_failing || synced.elapsed() >= SYNC_EVERY;
+            let is_synced = is_due.then(|| self.spool.sync());
             if is_due {
                 synced = Instant::now();
             }
-            let is_through = self.note_written(upto, is_synced);
+            let is_through = self.note_written(orders, upto, is_synced.as_ref().map(Result::is_ok));
+            match is_synced {
+                Some(Err(error)) => {
+                    if !std::mem::replace(&mut is_failing, true) {
+                        tracing::error!(%error, "steps may not survive a loss of power; they are written down again");
+                    }
+                    metrics::counter!("usher_outbox_write_failures_total").increment(1);
+                    if is_closing {
+                        return;
+                    }
+                    std::thread::sleep(TRY_AGAIN);
+                }
+                Some(Ok(())) if std::mem::take(&mut is_failing) => tracing::info!("steps are written down again"),
+                Some(Ok(())) | None => {}
+            }
             if is_closing && is_through {
                 return;
             }
         }
     }
 
-    /// Everything before `upto` is with the system, or on disk; true when nothing else waits.
-    fn note_written(&self, upto: u64, is_synced: bool) -> bool {
+    /// These orders are with the system, and so is everything before `upto`; whether they were made durable, if that was
+    /// tried. True when nothing else waits.
+    fn note_written(&self, orders: Vec<Order>, upto: u64, is_synced: Option<bool>) -> bool {
         let mut state = self.lock();
-        state.written = state.written.max(upto);
-        if is_synced {
+        state.unsynced.extend(orders);
+        if is_synced == Some(false) {
+            state.write_again();
+        } else {
+            state.written = state.written.max(upto);
+        }
+        if is_synced == Some(true) {
             state.durable = state.written;
+            state.unsynced.clear();
         }
         state.forget_written();
         let is_through = state.orders.is_empty();
@@ -529,23 +549,13 @@ impl Journal {
         let (orders, upto) = self.lock().take_orders(self.keep_max);
         match self.spool.write(&changes_of(&orders)) {
             Ok(()) => {
-                let is_synced = is_synced && self.sync();
-                self.note_written(upto, is_synced);
+                let is_synced = is_synced.then(|| self.spool.sync().is_ok());
+                self.note_written(orders, upto, is_synced);
             }
             Err(_) => {
                 let mut state = self.lock();
                 let later = std::mem::replace(&mut state.orders, orders);
                 state.orders.extend(later);
-            }
-        }
-    }
-
-    fn sync(&self) -> bool {
-        match self.spool.sync() {
-            Ok(()) => true,
-            Err(error) => {
-                tracing::error!(%error, "steps are written down and not sure to survive a loss of power");
-                false
             }
         }
     }
@@ -564,7 +574,8 @@ impl State {
             *recent = Arc::clone(&step);
         }
         let is_it = |order: &&mut Order| matches!(order, Order::Step(waiting) if waiting.number == step.number);
-        match self.orders.iter_mut().find(is_it) {
+        // What is to be written again may be among them twice, of which the last counts.
+        match self.orders.iter_mut().rev().find(is_it) {
             Some(order) => *order = Order::Step(step),
             None => self.orders.push(Order::Step(step)),
         }
@@ -591,6 +602,13 @@ impl State {
         (std::mem::take(&mut self.orders), self.next)
     }
 
+    /// What was written and not made durable may be gone, and comes first the next time.
+    fn write_again(&mut self) {
+        let later = std::mem::replace(&mut self.orders, std::mem::take(&mut self.unsynced));
+        self.orders.extend(later);
+        self.written = self.durable;
+    }
+
     fn trim(&mut self, keep_max: u64) {
         let all_have = self.cursors.values().min().copied().unwrap_or(self.next);
         let wanted = all_have.min(self.next.saturating_sub(KEPT));
@@ -606,29 +624,6 @@ impl State {
             self.recent.pop_front();
         }
     }
-}
-
-/// Orders as changes; of the marks of one name only the last is written.
-fn changes_of(orders: &[Order]) -> Vec<Change> {
-    let mut last: HashMap<&str, usize> = HashMap::new();
-    for (at, order) in orders.iter().enumerate() {
-        if let Order::Mark(name, _) | Order::Unmark(name) = order {
-            last.insert(name, at);
-        }
-    }
-    let mut changes = Vec::with_capacity(orders.len());
-    for (at, order) in orders.iter().enumerate() {
-        match order {
-            Order::Step(step) => changes.push(Change::Put(step.number, step.to_bytes())),
-            Order::Trim(from, to) => changes.extend((*from..*to).map(Change::Drop)),
-            Order::Mark(name, bytes) if last.get(name.as_str()) == Some(&at) => {
-                changes.push(Change::Mark(name.clone(), bytes.clone()));
-            }
-            Order::Unmark(name) if last.get(name.as_str()) == Some(&at) => changes.push(Change::Unmark(name.clone())),
-            Order::Mark(..) | Order::Unmark(_) => {}
-        }
-    }
-    changes
 }
 
 fn number_in(bytes: &[u8]) -> u64 {

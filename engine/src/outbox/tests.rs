@@ -3,6 +3,7 @@
 mod erased;
 mod hiccup;
 mod spoilt;
+mod unsynced;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

@@ -10,7 +10,7 @@
 
 mod clock;
 mod devices;
-mod disk;
+pub(crate) mod disk;
 mod judge;
 mod life;
 mod random;

@@ -198,12 +198,24 @@ impl Log for SimLog {
 
 /// The outbox's part of that disk.
 #[derive(Default)]
-pub(super) struct ShelfDisk(Mutex<ShelfState>);
+pub(crate) struct ShelfDisk(Mutex<ShelfState>);
 
 #[derive(Default, Clone)]
 struct Contents {
     entries: BTreeMap<u64, Bytes>,
     marks: BTreeMap<String, Bytes>,
+}
+
+/// What the outbox's part of the disk refuses.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refuses {
+    /// It does what it should.
+    #[default]
+    Nothing,
+    /// It is full.
+    Writes,
+    /// What was written is gone when it is to be made durable, as far as it was not before.
+    Syncs,
 }
 
 #[derive(Default)]
@@ -212,7 +224,8 @@ struct ShelfState {
     /// Written since, in this order.
     written: Vec<Vec<Change>>,
     now: Contents,
-    is_full: bool,
+    refuses: Refuses,
+    failed_syncs: usize,
 }
 
 impl Contents {
@@ -241,8 +254,18 @@ impl ShelfDisk {
         self.0.lock().expect("no holder of this lock panics")
     }
 
-    pub(super) fn set_full(&self, is_full: bool) {
-        self.lock().is_full = is_full;
+    pub(crate) fn refuse(&self, refuses: Refuses) {
+        self.lock().refuses = refuses;
+    }
+
+    /// Whether all that was written is durable.
+    pub(crate) fn is_durable(&self) -> bool {
+        self.lock().written.is_empty()
+    }
+
+    /// How often what was written was not made durable.
+    pub(crate) fn failed_syncs(&self) -> usize {
+        self.lock().failed_syncs
     }
 
     /// The power goes: of what was written and not synced the first writes may be there. Gives how many are gone.
@@ -260,22 +283,22 @@ impl ShelfDisk {
         gone
     }
 
-    fn full() -> SpoolError {
+    fn failed(cause: &str) -> SpoolError {
         SpoolError::Failed {
             path: "outbox".into(),
-            cause: "no space left on device".to_owned(),
+            cause: cause.to_owned(),
         }
     }
 }
 
 /// A handle of it.
-pub(super) struct SimShelf(pub(super) Arc<ShelfDisk>);
+pub(crate) struct SimShelf(pub(crate) Arc<ShelfDisk>);
 
 impl Shelf for SimShelf {
     fn write(&self, changes: &[Change]) -> Result<(), SpoolError> {
         let mut state = self.0.lock();
-        if state.is_full {
-            return Err(ShelfDisk::full());
+        if state.refuses == Refuses::Writes {
+            return Err(ShelfDisk::failed("no space left on device"));
         }
         state.now.apply(changes);
         state.written.push(changes.to_vec());
@@ -284,8 +307,11 @@ impl Shelf for SimShelf {
 
     fn sync(&self) -> Result<(), SpoolError> {
         let mut state = self.0.lock();
-        if state.is_full {
-            return Err(ShelfDisk::full());
+        if state.refuses != Refuses::Nothing {
+            state.failed_syncs += 1;
+            state.now = state.synced.clone();
+            state.written.clear();
+            return Err(ShelfDisk::failed("input/output error"));
         }
         state.synced = state.now.clone();
         state.written.clear();

@@ -12,7 +12,7 @@ use usher_connectors::delivery::Delivery;
 
 use super::clock::SimClock;
 use super::devices::{DAY, Devices};
-use super::disk::QUEUE_APPENDS;
+use super::disk::{QUEUE_APPENDS, Refuses};
 use super::judge::{self, Faultless, Kept};
 use super::life::{BATCH, Ground, Life, Told};
 use super::random::Random;
@@ -43,7 +43,7 @@ pub(super) struct World {
     lives: usize,
     intake: Vec<Delivery>,
     full_until: Option<Instant>,
-    shelf_full_until: Option<Instant>,
+    shelf_refuses_until: Option<Instant>,
     is_disk_slow: bool,
     /// What staff did and whether they were told that it is kept.
     deeds: Vec<(String, Option<oneshot::Receiver<()>>, bool)>,
@@ -82,7 +82,7 @@ impl World {
             lives: 0,
             intake: Vec::new(),
             full_until: None,
-            shelf_full_until: None,
+            shelf_refuses_until: None,
             is_disk_slow: false,
             deeds: Vec::new(),
             kept: Kept::default(),
@@ -170,9 +170,9 @@ impl World {
             self.full_until = None;
             self.ground.log.set_full(false);
         }
-        if self.shelf_full_until.is_some_and(|until| until <= now) {
-            self.shelf_full_until = None;
-            self.ground.shelf.set_full(false);
+        if self.shelf_refuses_until.is_some_and(|until| until <= now) {
+            self.shelf_refuses_until = None;
+            self.ground.shelf.refuse(Refuses::Nothing);
         }
         let room = INTAKE - self.intake.len();
         let wall_us = self.ground.clock.wall_us();
@@ -299,9 +299,16 @@ impl World {
             self.tell("the disk is full");
         }
         if self.random.in_thousand(8) {
-            self.shelf_full_until = Some(now + soon(&mut self.random, 15_000));
-            self.ground.shelf.set_full(true);
-            self.tell("the outbox can't be written");
+            self.shelf_refuses_until = Some(now + soon(&mut self.random, 15_000));
+            let (refuses, words) = match self.random.below(2) {
+                0 => (Refuses::Writes, "the outbox can't be written"),
+                _ => (
+                    Refuses::Syncs,
+                    "what is written of the outbox is lost before it is durable",
+                ),
+            };
+            self.ground.shelf.refuse(refuses);
+            self.tell(words);
         }
         if self.random.in_thousand(10) {
             self.is_disk_slow = !self.is_disk_slow;
@@ -348,7 +355,7 @@ impl World {
             0 => {
                 self.tell("it is stopped");
                 self.ground.log.set_full(false);
-                self.ground.shelf.set_full(false);
+                self.ground.shelf.refuse(Refuses::Nothing);
                 life.stop(&self.runtime, &self.ground)
             }
             number => {
@@ -366,8 +373,8 @@ impl World {
                 told
             }
         };
-        (self.full_until, self.shelf_full_until) = (None, None);
-        self.ground.shelf.set_full(false);
+        (self.full_until, self.shelf_refuses_until) = (None, None);
+        self.ground.shelf.refuse(Refuses::Nothing);
         self.ground.log.set_full(false);
         let end = self.ground.log.synced() as u64;
         self.unsure.extend(told.beyond(end));
@@ -404,8 +411,8 @@ impl World {
     /// All faults end; what is left arrives and goes out.
     fn calm_down(&mut self) {
         self.ground.log.set_full(false);
-        self.ground.shelf.set_full(false);
-        (self.full_until, self.shelf_full_until, self.is_disk_slow) = (None, None, false);
+        self.ground.shelf.refuse(Refuses::Nothing);
+        (self.full_until, self.shelf_refuses_until, self.is_disk_slow) = (None, None, false);
         self.ground.broker.be_kind();
         self.ground.hook.be_kind();
         self.devices.reconnect(self.now());

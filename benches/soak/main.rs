@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use rumqttc::{AsyncClient, Event, MqttOptions, Packet, QoS};
 use serde_json::Value;
+use thread_priority::{ThreadPriority, ThreadPriorityValue, set_current_thread_priority};
 
 use crate::house::Done;
 
@@ -30,6 +31,15 @@ const LAST_ALERTS: Duration = Duration::from_secs(30);
 /// Open files may grow by so many, the least of the last third after the warm-up against the least of the first: what a
 /// checkpoint or a flush of the log opens for a while does not count, but the log has more segments.
 const FILES_SLACK: u64 = 8;
+/// Memory may grow by so much, the mean of the last third after the warm-up against that of the first.
+const MEMORY_SLACK: f64 = 0.03;
+/// What is kept for an hour or for a million events is not there sooner, and memory grows until then.
+const WARM_UP_MIN: Duration = Duration::from_mins(6);
+/// Of the rate that was asked for so much has to be reached.
+const RATE_MIN: f64 = 0.97;
+/// Where the threads of the generator stand, of 0 to 99: nine steps of niceness behind the engine, which is started with that of
+/// this process. Its devices are elsewhere in truth, and do not interrupt it for some milliseconds each.
+const PRIORITY: u8 = 25;
 const MIB: f64 = 1024.0 * 1024.0;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -260,14 +270,17 @@ async fn soak(arguments: &Arguments) -> Result<bool, Failure> {
         millis("p99_us"),
         millis("max_us")
     );
-    if rate < 0.97 * arguments.rate {
-        println!("the rate asked for, {:.0} a second, was not reached", arguments.rate);
-    }
+    let is_warm = arguments.warm_up >= WARM_UP_MIN;
     let wrongs = [
+        (
+            rate < RATE_MIN * arguments.rate,
+            "the rate that was asked for was not reached",
+        ),
+        (is_warm && grown.memory > MEMORY_SLACK, "memory grows"),
         (missed > 0, "alerts were missed"),
         (unexpected > 0, "alerts were raised that nobody expected"),
         (answered != sent || events != sent, "events were lost, or counted twice"),
-        (grown > FILES_SLACK, "files stay open"),
+        (grown.files > FILES_SLACK, "files stay open"),
     ];
     for (_, wrong) in wrongs.iter().filter(|(is_so, _)| *is_so) {
         println!("wrong: {wrong}");
@@ -293,12 +306,20 @@ fn difference(expected: &BTreeMap<(String, String), u64>, raised: &Raised) -> (u
     (missed, unexpected)
 }
 
-/// Prints how memory and files went after the warm-up; gives by how many the open files grew.
-fn report(samples: &[Sample], warm_up: Duration) -> u64 {
+/// By how much the last third of a run has more than the first.
+#[derive(Default)]
+struct Grown {
+    /// A share of what the first has.
+    memory: f64,
+    files: u64,
+}
+
+/// Prints how memory and files went after the warm-up.
+fn report(samples: &[Sample], warm_up: Duration) -> Grown {
     let warm: Vec<Sample> = samples.iter().filter(|sample| sample.at >= warm_up).copied().collect();
     let (Some(first), Some(last)) = (warm.first(), warm.last()) else {
         println!("memory: nothing was measured after the warm-up");
-        return 0;
+        return Grown::default();
     };
     // The line through all samples: a single one may fall into a flush of the log.
     let count = warm.len() as f64;
@@ -322,16 +343,35 @@ fn report(samples: &[Sample], warm_up: Duration) -> u64 {
         if spread > 0.0 { together / spread / MIB } else { 0.0 }
     );
     let third = warm.len().div_ceil(3);
+    let (early, late) = (&warm[..third], &warm[warm.len() - third..]);
+    let mean = |samples: &[Sample]| samples.iter().map(|sample| sample.resident).sum::<f64>() / samples.len() as f64;
     let fewest = |samples: &[Sample]| samples.iter().map(|sample| sample.files).min().unwrap_or(0);
-    let (before, after) = (fewest(&warm[..third]), fewest(&warm[warm.len() - third..]));
-    println!("open files: at least {before} in the first third after the warm-up, {after} in the last");
-    after.saturating_sub(before)
+    let grown = Grown {
+        memory: mean(late) / mean(early) - 1.0,
+        files: fewest(late).saturating_sub(fewest(early)),
+    };
+    println!(
+        "the last third after the warm-up against the first: memory {:+.1} %, at least {} open files and {}",
+        grown.memory * 100.0,
+        fewest(late),
+        fewest(early)
+    );
+    grown
+}
+
+/// Lets the engine go first on this thread's core.
+fn stand_behind() {
+    let priority = ThreadPriorityValue::try_from(PRIORITY).map(ThreadPriority::Crossplatform);
+    if !priority.is_ok_and(|priority| set_current_thread_priority(priority).is_ok()) {
+        eprintln!("the generator has the priority of the engine, and pauses are longer for it");
+    }
 }
 
 fn main() -> ExitCode {
     let soaked = Arguments::read().and_then(|arguments| {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
+            .on_thread_start(stand_behind)
             .enable_all()
             .build()?;
         runtime.block_on(soak(&arguments))

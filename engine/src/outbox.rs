@@ -9,6 +9,7 @@ mod dead_letters;
 mod erasing;
 mod fluvio;
 pub(crate) mod journal;
+mod known;
 mod lane;
 mod mqtt;
 pub(crate) mod news;

@@ -3,7 +3,7 @@
 //! Whoever tells a step never waits for the disk: a thread of its own writes what was told and what was confirmed, in
 //! that order. What it has not written yet goes into the checkpoint, so that the two together miss nothing.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -14,6 +14,7 @@ use bytes::Bytes;
 use tokio::sync::{Notify, watch};
 use usher_connectors::spool::{Spool, SpoolError};
 
+use super::known::Known;
 use super::lane::Settled;
 use super::news::{News, OpenMessages};
 use super::orders::{Order, changes_of};
@@ -22,8 +23,8 @@ use super::step::{StepId, Told};
 
 /// Steps kept in memory behind the newest for receivers that are nearly there.
 const RECENT: usize = 1_024;
-/// Steps kept though every receiver has them: by them a step is known when the log is gone through again, and pages
-/// that were away catch up.
+/// Steps kept at least, though every receiver has them: by them a step is known when the log is gone through again, and
+/// pages that were away catch up.
 pub(crate) const KEPT: u64 = 10_000;
 /// Steps dropped at once, so that the disk has a little to do now and then instead of a little always.
 const TRIM: u64 = 512;
@@ -35,11 +36,12 @@ const TRY_AGAIN: Duration = Duration::from_secs(1);
 const READ_BYTES: usize = 4 << 20;
 
 /// Marks in the spool: where a receiver stands, what it has ahead of that, its dead letters, up to which offset of the
-/// log everything is told.
+/// log everything is told, and from which step on what is told may come again.
 const CURSOR: &str = "cursor/";
 const AHEAD: &str = "ahead/";
 const LETTER: &str = "letter/";
 const TOLD_UNTIL: &str = "told-until";
+const MAY_REPEAT: &str = "may-repeat";
 
 struct State {
     /// The number that the next step gets.
@@ -48,9 +50,13 @@ struct State {
     oldest: u64,
     /// The newest steps, without a gap; all that is not durable is among them.
     recent: VecDeque<Arc<Told>>,
-    /// The ids of the newest steps, by which one told again is known.
-    known: HashSet<StepId>,
-    known_order: VecDeque<StepId>,
+    /// By which a step told again is known.
+    known: Known,
+    /// The next number when it was noted last up to which offset all is told.
+    noted: u64,
+    /// The same of the time before. A restart goes through the log from a checkpoint that is no older, so what was told
+    /// from there on may come again.
+    may_repeat: u64,
     orders: Vec<Order>,
     /// What was written and not made durable yet, the oldest first.
     unsynced: Vec<Order>,
@@ -125,13 +131,20 @@ impl Journal {
             .copied()
             .fold(span.map_or(0, |(_, last)| last + 1), u64::max);
         let oldest = span.map_or(next, |(first, _)| first);
-        let mut known = VecDeque::new();
-        let mut at = next.saturating_sub(KEPT).max(oldest);
+        // Folders of earlier releases do not have it.
+        let may_repeat = spool.marks(MAY_REPEAT)?.first().map(|(_, bytes)| number_in(bytes));
+        let may_repeat = may_repeat.unwrap_or(next);
+        let mut known = Known::default();
+        let mut at = next.saturating_sub(KEPT).min(may_repeat).max(oldest);
         loop {
             let read = spool.read(at, 1_024, READ_BYTES)?;
             let Some((last, _)) = read.last() else { break };
             at = last + 1;
-            known.extend(read.iter().filter_map(|(_, bytes)| Told::id_in(bytes)));
+            for (number, bytes) in &read {
+                if let Some(id) = Told::id_in(bytes) {
+                    known.insert(*number, id);
+                }
+            }
         }
         let journal = Arc::new(Self {
             spool,
@@ -139,8 +152,9 @@ impl Journal {
                 next,
                 oldest,
                 recent: VecDeque::new(),
-                known: known.iter().copied().collect(),
-                known_order: known,
+                known,
+                noted: may_repeat,
+                may_repeat,
                 orders: Vec::new(),
                 unsynced: Vec::new(),
                 written: next,
@@ -167,16 +181,15 @@ impl Journal {
     /// Tells a step, unless it is known.
     pub(super) fn tell(&self, id: StepId, news: News, told_us: i64, received: Option<Instant>) {
         let mut state = self.lock();
-        if !state.known.insert(id) {
+        let number = state.next;
+        if !state.known.insert(number, id) {
             return;
         }
-        state.known_order.push_back(id);
-        if state.known_order.len() as u64 > KEPT
-            && let Some(oldest) = state.known_order.pop_front()
-        {
-            state.known.remove(&oldest);
-        }
-        let step = Arc::new(Told::new(state.next, id, news, told_us, received));
+        // Beyond what is kept on disk no more would be known after a restart.
+        let kept_from = number.saturating_sub(self.keep_max.max(KEPT));
+        let forgotten = state.repeated_from().max(kept_from);
+        state.known.forget_before(forgotten);
+        let step = Arc::new(Told::new(number, id, news, told_us, received));
         state.push(step);
         self.next.send_replace(state.next);
         drop(state);
@@ -193,9 +206,7 @@ impl Journal {
             if step.number > state.next {
                 state.skip_to(step.number);
             }
-            if state.known.insert(step.id) {
-                state.known_order.push_back(step.id);
-            }
+            state.known.insert(step.number, step.id);
             state.push(Arc::new(step));
         }
         if next > state.next {
@@ -428,8 +439,16 @@ impl Journal {
 
     /// Notes that every step of the log before this offset has been told.
     pub(super) fn mark_told_until(&self, offset: u64) {
-        let value = Bytes::copy_from_slice(&offset.to_be_bytes());
-        self.lock().orders.push(Order::Mark(TOLD_UNTIL.to_owned(), value));
+        let mark =
+            |name: &str, number: u64| Order::Mark(name.to_owned(), Bytes::copy_from_slice(&number.to_be_bytes()));
+        let mut state = self.lock();
+        let next = state.next;
+        // The checkpoint that is taken now may never be there, and the one before it is gone through from.
+        let may_repeat = std::mem::replace(&mut state.noted, next);
+        state.may_repeat = may_repeat;
+        state.orders.push(mark(TOLD_UNTIL, offset));
+        state.orders.push(mark(MAY_REPEAT, may_repeat));
+        drop(state);
         self.work.notify_one();
     }
 
@@ -442,6 +461,12 @@ impl Journal {
     /// Bytes on disk.
     pub(super) fn disk_bytes(&self) -> u64 {
         self.spool.disk_bytes()
+    }
+
+    /// Steps that are known.
+    #[cfg(test)]
+    pub(super) fn known(&self) -> usize {
+        self.lock().known.len()
     }
 
     /// Steps in memory.
@@ -609,9 +634,14 @@ impl State {
         self.written = self.durable;
     }
 
+    /// The first step that is to be known when it comes again.
+    fn repeated_from(&self) -> u64 {
+        self.next.saturating_sub(KEPT).min(self.may_repeat)
+    }
+
     fn trim(&mut self, keep_max: u64) {
         let all_have = self.cursors.values().min().copied().unwrap_or(self.next);
-        let wanted = all_have.min(self.next.saturating_sub(KEPT));
+        let wanted = all_have.min(self.repeated_from());
         let wanted = wanted.max(self.next.saturating_sub(keep_max));
         if wanted >= self.oldest + TRIM {
             self.orders.push(Order::Trim(self.oldest, wanted));

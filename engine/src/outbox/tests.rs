@@ -2,6 +2,7 @@
 
 mod erased;
 mod hiccup;
+mod repeated;
 mod spoilt;
 mod unsynced;
 

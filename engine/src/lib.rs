@@ -21,6 +21,7 @@ pub mod decode;
 pub mod demo;
 pub(crate) mod derived_id;
 pub mod devices;
+pub mod dropped;
 pub mod engine;
 pub mod erasure;
 pub mod event;

@@ -19,6 +19,7 @@ use usher_engine::allocator::keep_memory;
 use usher_engine::answer::{self, Format};
 use usher_engine::check::check;
 use usher_engine::demo::{self, DemoOptions};
+use usher_engine::dropped;
 use usher_engine::engine::{Engine, EngineError, EngineOptions};
 use usher_engine::mapping::Mappings;
 use usher_engine::oversized;
@@ -212,7 +213,9 @@ fn write_log_lines() {
             )
         });
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
-    let read = tracing_subscriber::registry().with(oversized::reader());
+    let read = tracing_subscriber::registry()
+        .with(oversized::reader())
+        .with(dropped::reader());
     if std::io::stderr().is_terminal() {
         read.with(lines.with_target(false).compact().with_filter(filter)).init();
     } else {

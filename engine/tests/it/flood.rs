@@ -93,6 +93,33 @@ pub(crate) async fn publish(
     Ok(())
 }
 
+/// Subscribes at QoS 1 under a session that outlives the connection, and leaves without a goodbye.
+pub(crate) async fn subscribe_and_leave(address: SocketAddr, client_id: &str, filter: &str) -> std::io::Result<()> {
+    let mut stream = TcpStream::connect(address).await?;
+    let mut connect = string("MQTT");
+    // Version 5, clean start, keep alive 600 s, one property: the session expires after 3,600 s.
+    connect.extend([5, 2, 2, 88, 5, 0x11, 0, 0, 14, 16]);
+    connect.extend(string(client_id));
+    stream.write_all(&packet(0x10, &connect)).await?;
+    // The packet's number, no properties, the filter, QoS 1.
+    let mut subscribe = vec![0, 1, 0];
+    subscribe.extend(string(filter));
+    subscribe.push(1);
+    for (sent, answer) in [(None, 0x20), (Some(packet(0x82, &subscribe)), 0x90)] {
+        if let Some(sent) = sent {
+            stream.write_all(&sent).await?;
+        }
+        let mut head = [0; 2];
+        stream.read_exact(&mut head).await?;
+        let mut body = vec![0; usize::from(head[1])];
+        stream.read_exact(&mut body).await?;
+        if head[0] != answer {
+            return Err(std::io::Error::other(format!("the broker answered {:#x}", head[0])));
+        }
+    }
+    Ok(())
+}
+
 fn string(text: &str) -> Vec<u8> {
     let mut bytes = u16::try_from(text.len()).expect("short").to_be_bytes().to_vec();
     bytes.extend(text.as_bytes());

@@ -109,3 +109,29 @@ async fn what_is_shed_raises_an_alert_that_outlives_a_crash_and_ends_a_minute_af
     assert_eq!(whats, ["raised", "acknowledged", "cleared"]);
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_dropped_for_a_subscriber_that_is_away_is_counted() -> TestResult {
+    /// Kept for one that is away.
+    const KEPT: u64 = 10_000;
+    let usher = Usher::start()?;
+    let broker = usher.mqtt.trim_start_matches("mqtt://").parse()?;
+    flood::subscribe_and_leave(broker, "away", "notes/#").await?;
+    let note = |number: u64| ("notes/all".to_owned(), format!("note {number}"));
+    let metric = "usher_subscriber_dropped_total";
+    flood::publish(broker, "writer", KEPT, Wave::Acknowledged, note).await?;
+    let metrics = usher.get_text("/metrics").await?;
+    assert!(!metrics.contains(metric), "there was room for all: {metrics}");
+    flood::publish(broker, "writer", 250, Wave::Acknowledged, note).await?;
+    until(
+        "the count",
+        || usher.get_text("/metrics"),
+        |metrics| {
+            metrics
+                .lines()
+                .any(|line| line == format!("{metric}{{reason=\"queue_full\"}} 250"))
+        },
+    )
+    .await?;
+    Ok(())
+}

@@ -5,9 +5,11 @@ pub(crate) mod home;
 mod instants;
 mod matrix;
 pub(crate) mod play;
+mod posts;
 pub(crate) mod state;
 pub(crate) mod stream;
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::process::{Command, Stdio};
 
@@ -28,6 +30,36 @@ pub(crate) fn differences_of_steps(told: &[String], expected: &[String], is_comp
     never
         .chain(only.map(|step| format!("a step was told that never happens without a fault: {step}")))
         .collect()
+}
+
+/// Where steps came in another order than expected, a line for each of what they are `about`.
+fn differences_of_order(told: &[String], expected: &[String], about: impl Fn(&Value) -> String) -> Vec<String> {
+    let in_order = |steps: &[String]| {
+        let mut orders: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for step in steps {
+            let alert: Value = serde_json::from_str(step).unwrap_or(Value::Null);
+            let short = format!("{} {} {}", alert["rule"], alert["state"], alert["step_id"]);
+            orders.entry(about(&alert)).or_default().push(short);
+        }
+        orders
+    };
+    let (told, expected) = (in_order(told), in_order(expected));
+    let differing = told.iter().filter_map(|(about, steps)| {
+        let wanted = expected.get(about)?;
+        (steps != wanted).then(|| format!("the steps of {about} came as {steps:?}, and in order are {wanted:?}"))
+    });
+    differing.collect()
+}
+
+/// What an alert is about: all its steps, of whichever rule, reach a receiver in the order in which they were told.
+fn subject_of(alert: &Value) -> String {
+    let subject = &alert["subject"];
+    // Seats and devices have their names within a zone; the others within a site.
+    let zone = match subject["kind"].as_str() {
+        Some("seat" | "device") => &alert["zone"],
+        _ => &Value::Null,
+    };
+    format!("{} {zone} {} {}", alert["site"], subject["kind"], subject["id"])
 }
 
 const ZONES: usize = 7;

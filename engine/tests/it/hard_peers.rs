@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::crash::Failure;
 use crate::crash::home::{Home, Process, Started};
 use crate::crash::play::Plan;
-use crate::crash::state::QUERIES;
+use crate::crash::state::Asked;
 use crate::crash::stream::Stream;
-use crate::crash::{Failure, differences_of_steps};
 use crate::flood::Wave;
 use crate::own_broker::Mosquitto;
+use crate::receiver::Mood;
 use crate::{TestResult, flood, peer};
 
 /// Longer than a million messages take a build without optimisation.
@@ -63,13 +64,13 @@ async fn a_broker_that_restarts_loses_nothing() -> TestResult {
         kills: Vec::new(),
         is_own_broker: true,
         broker_restarts: Vec::new(),
-        queries: &QUERIES,
+        mood: Mood::Takes,
+        queries: Asked::All,
     };
     let expected = plan.play().await?;
     plan.broker_restarts = vec![80, 200];
     let outcome = plan.play().await?;
-    let mut differences = outcome.state.differences(&expected.state);
-    differences.extend(differences_of_steps(&outcome.steps, &expected.steps, true));
+    let differences = outcome.differences(&expected, true);
     assert!(differences.is_empty(), "{}", differences.join("\n"));
     let grown = outcome.resident_bytes_max.saturating_sub(expected.resident_bytes_max);
     assert!(

@@ -24,6 +24,7 @@ mod page;
 mod planning;
 mod points;
 mod problems;
+mod receiver;
 mod recordings;
 mod shed;
 #[path = "../../../connectors/tests/it/small_disk.rs"]

@@ -4,8 +4,8 @@ use serde_json::{Value, json};
 
 use crate::listener::{Heard, Listener};
 use crate::own_broker::Mosquitto;
+use crate::receiver::{Mood, Receiver};
 use crate::usher::Usher;
-use crate::webhook::{Mood, Receiver};
 use crate::{TestResult, until};
 
 const WEB: &str = "usher/in/main/web/click/opac";

@@ -9,8 +9,9 @@ use fantoccini::{Client, ClientBuilder, Locator};
 use hyper_util::client::legacy::connect::HttpConnector;
 use serde_json::json;
 
+use crate::receiver::{Mood, Receiver};
 use crate::usher::Usher;
-use crate::webhook::{Mood, Receiver, SQL};
+use crate::webhook::SQL;
 use crate::{TestResult, peer, soon, until};
 
 /// A chromedriver on a free loopback port, and a headless Chromium behind it; dropping it ends both.

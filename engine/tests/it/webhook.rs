@@ -1,26 +1,17 @@
 //! Webhooks: whatever a receiver does and whenever we are killed, each step arrives once by its id and in order.
 
 use std::collections::{HashMap, HashSet};
-use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use axum::Router;
-use axum::body::Bytes;
-use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode, header};
-use axum::response::{IntoResponse, Response};
-use axum::routing::post;
 use serde_json::{Value, json};
 use usher_connectors::client::MqttClient;
 use usher_connectors::message::QoS;
-use usher_connectors::webhook::signature::Secret;
 
 use crate::listener::Listener;
+use crate::receiver::{Got, Mood, Receiver};
 use crate::usher::{Usher, program};
 use crate::{TestResult, soon, until};
 
-const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 const ZONES: usize = 5;
 /// An alert of two steps for each time ten people come and go.
 pub(crate) const SQL: &str = "
@@ -28,178 +19,6 @@ CREATE ALERT busy WITH (subject = 'zone', severity = 'info', raise = 'persons >=
   text = '{zone} is busy') AS
 SELECT site, zone, persons, as_of FROM occupancy;
 ";
-
-/// What a receiver answers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Mood {
-    Takes,
-    Fails,
-    /// 429 with so many seconds of peace, once, and then it takes.
-    AsksForPeace(u64),
-    /// Longer than anybody waits for it.
-    Never,
-    /// With a pause, and every third time after it took the step an answer that says it did not.
-    Forgetful,
-    /// No step about the zone of that number.
-    Refuses(usize),
-}
-
-/// A request as it came.
-#[derive(Debug, Clone)]
-struct Got {
-    id: String,
-    at: Instant,
-    status: u16,
-    body: Value,
-}
-
-impl Got {
-    fn subject(&self) -> String {
-        self.body["data"]["subject"]["id"].as_str().unwrap_or("").to_owned()
-    }
-}
-
-struct Inner {
-    mood: Mood,
-    got: Vec<Got>,
-    /// Requests that were not signed as they should be.
-    forged: Vec<String>,
-}
-
-/// A real HTTP server of the test's own.
-#[derive(Clone)]
-pub(crate) struct Receiver {
-    inner: Arc<Mutex<Inner>>,
-    address: SocketAddr,
-    stop: tokio_util::sync::CancellationToken,
-}
-
-impl Receiver {
-    pub(crate) async fn start(mood: Mood) -> Result<Self, Box<dyn std::error::Error>> {
-        let inner = Arc::new(Mutex::new(Inner {
-            mood,
-            got: Vec::new(),
-            forged: Vec::new(),
-        }));
-        Self::serve(inner, ([127, 0, 0, 1], 0).into()).await
-    }
-
-    async fn serve(inner: Arc<Mutex<Inner>>, address: SocketAddr) -> Result<Self, Box<dyn std::error::Error>> {
-        let listener = tokio::net::TcpListener::bind(address).await?;
-        let receiver = Self {
-            inner,
-            address: listener.local_addr()?,
-            stop: tokio_util::sync::CancellationToken::new(),
-        };
-        let app = Router::new().route("/usher", post(take)).with_state(receiver.clone());
-        let stop = receiver.stop.clone();
-        // Dropped at once when it goes down: connections break as they do when a machine is switched off.
-        tokio::spawn(async move {
-            tokio::select! {
-                _ = axum::serve(listener, app) => {}
-                () = stop.cancelled() => {}
-            }
-        });
-        Ok(receiver)
-    }
-
-    /// Nobody listens any more.
-    fn go_down(&self) {
-        self.stop.cancel();
-    }
-
-    /// Somebody listens again at the same place.
-    async fn come_back(self) -> Result<Self, Box<dyn std::error::Error>> {
-        Self::serve(self.inner, self.address).await
-    }
-
-    pub(crate) fn set(&self, mood: Mood) {
-        self.inner.lock().expect("nobody panics").mood = mood;
-    }
-
-    fn got(&self) -> Vec<Got> {
-        self.inner.lock().expect("nobody panics").got.clone()
-    }
-
-    fn taken(&self) -> Vec<Got> {
-        self.got().into_iter().filter(|got| got.status == 200).collect()
-    }
-
-    /// What it has taken, as it came.
-    pub(crate) fn bodies(&self) -> Vec<Value> {
-        self.taken().into_iter().map(|got| got.body).collect()
-    }
-
-    /// How many times it was asked.
-    pub(crate) fn asked(&self) -> usize {
-        self.got().len()
-    }
-
-    /// How many steps it has, each counted once.
-    pub(crate) fn has(&self) -> usize {
-        let taken = self.taken();
-        taken.iter().map(|got| &got.id).collect::<HashSet<_>>().len()
-    }
-
-    pub(crate) fn settings(&self, name: &str, more: &str) -> String {
-        format!(
-            "[[webhook]]\nname = \"{name}\"\nurl = \"http://{}/usher\"\nsecret = \"{SECRET}\"\n{more}\n",
-            self.address
-        )
-    }
-}
-
-async fn take(State(receiver): State<Receiver>, headers: HeaderMap, body: Bytes) -> Response {
-    let text = |name: &str| {
-        headers
-            .get(name)
-            .and_then(|value| value.to_str().ok())
-            .unwrap_or("")
-            .to_owned()
-    };
-    let (id, timestamp) = (text("webhook-id"), text("webhook-timestamp"));
-    let secret = Secret::read(SECRET).expect("it is right");
-    let right = secret.sign(&id, timestamp.parse().unwrap_or(0), &body);
-    let json: Value = serde_json::from_slice(&body).unwrap_or(Value::Null);
-    let is_right = text("webhook-signature") == right && text("idempotency-key") == id && json["id"] == id;
-    let (mood, number) = {
-        let mut inner = receiver.inner.lock().expect("nobody panics");
-        if !is_right {
-            inner.forged.push(format!("{headers:?} {json}"));
-        }
-        let mood = inner.mood;
-        if let Mood::AsksForPeace(_) = mood {
-            inner.mood = Mood::Takes;
-        }
-        (mood, inner.got.len())
-    };
-    if mood == Mood::Never {
-        std::future::pending::<()>().await;
-    }
-    if mood == Mood::Forgetful {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    let zone = json["data"]["subject"]["id"].as_str().unwrap_or("").to_owned();
-    let status = match mood {
-        Mood::Takes | Mood::Never => StatusCode::OK,
-        Mood::Fails => StatusCode::INTERNAL_SERVER_ERROR,
-        Mood::AsksForPeace(_) => StatusCode::TOO_MANY_REQUESTS,
-        Mood::Forgetful if number % 3 == 0 => StatusCode::BAD_GATEWAY,
-        Mood::Forgetful => StatusCode::OK,
-        Mood::Refuses(refused) if zone == format!("z{refused}") => StatusCode::UNPROCESSABLE_ENTITY,
-        Mood::Refuses(_) => StatusCode::OK,
-    };
-    receiver.inner.lock().expect("nobody panics").got.push(Got {
-        id,
-        at: Instant::now(),
-        status: status.as_u16(),
-        body: json,
-    });
-    match mood {
-        Mood::AsksForPeace(seconds) => (status, [(header::RETRY_AFTER, seconds.to_string())]).into_response(),
-        _ => (status, "as the test wants it").into_response(),
-    }
-}
 
 /// The doors of all zones: so often ten people come and go.
 struct Doors {
@@ -288,7 +107,7 @@ async fn whatever_a_receiver_does_each_step_arrives_once_and_holds_up_nobody() -
         doors.go_round().await?;
         doors.go_round().await?;
         if let Mood::AsksForPeace(_) = mood {
-            let has_asked = |got: &Vec<Got>| got.iter().any(|got| got.status == 429);
+            let has_asked = |got: &Vec<Got>| got.iter().any(|got| got.status == Some(429));
             until("the question", || async { Ok(moody.got()) }, has_asked).await?;
         }
         if mood == Mood::Fails {
@@ -350,7 +169,7 @@ async fn whatever_a_receiver_does_each_step_arrives_once_and_holds_up_nobody() -
     let got = moody.got();
     let asked = got
         .iter()
-        .position(|got| got.status == 429)
+        .position(|got| got.status == Some(429))
         .ok_or("it asked for peace")?;
     let after = got[asked + 1..]
         .iter()
@@ -360,10 +179,7 @@ async fn whatever_a_receiver_does_each_step_arrives_once_and_holds_up_nobody() -
         "it was left alone: {after:?}"
     );
     for receiver in [&moody, &steady, &silent] {
-        assert_eq!(
-            receiver.inner.lock().expect("nobody panics").forged,
-            Vec::<String>::new()
-        );
+        assert_eq!(receiver.forged(), Vec::<String>::new());
     }
 
     assert_eq!(all["silent"]["waiting"], doors.steps(), "{all:?}");
@@ -416,10 +232,7 @@ async fn killed_in_the_middle_it_sends_what_was_not_confirmed_and_nothing_else()
     // What was on its way at a kill may come twice, and what was confirmed in the moment before it.
     let doubled = taken.len() - receiver.has();
     assert!(doubled <= KILLS * 8, "{doubled} of {} came twice", taken.len());
-    assert_eq!(
-        receiver.inner.lock().expect("nobody panics").forged,
-        Vec::<String>::new()
-    );
+    assert_eq!(receiver.forged(), Vec::<String>::new());
 
     // A clean end and a start send nothing again.
     let before = receiver.got().len();

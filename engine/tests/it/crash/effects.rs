@@ -12,31 +12,36 @@ use serde_json::Value;
 use crate::crash::Failure;
 use crate::soon;
 
-/// The steps a receiver was told, each with how often.
+/// The steps a receiver was told, each with how often and with its place among those that came for the first time.
 #[derive(Debug, Default, Clone)]
-pub(crate) struct Effects(Arc<Mutex<BTreeMap<String, u64>>>);
+pub(crate) struct Effects(Arc<Mutex<BTreeMap<String, Times>>>);
+
+#[derive(Debug)]
+struct Times {
+    place: usize,
+    told: u64,
+}
 
 impl Effects {
     /// A receiver was told this step of an alert.
     pub(crate) fn hear(&self, alert: &Value) {
         let mut told = self.0.lock().expect("no holder of this lock panics");
-        *told.entry(identity(alert)).or_default() += 1;
+        let place = told.len();
+        told.entry(identity(alert)).or_insert(Times { place, told: 0 }).told += 1;
     }
 
-    /// The different steps.
+    /// The different steps, in the order in which each came first.
     pub(crate) fn steps(&self) -> Vec<String> {
-        self.0
-            .lock()
-            .expect("no holder of this lock panics")
-            .keys()
-            .cloned()
-            .collect()
+        let told = self.0.lock().expect("no holder of this lock panics");
+        let mut steps: Vec<_> = told.iter().collect();
+        steps.sort_unstable_by_key(|(_, times)| times.place);
+        steps.into_iter().map(|(step, _)| step.clone()).collect()
     }
 
     /// How many steps were told again, byte for byte the same but for the clocks of this machine.
     pub(crate) fn repeats(&self) -> u64 {
         let told = self.0.lock().expect("no holder of this lock panics");
-        told.values().map(|times| times - 1).sum()
+        told.values().map(|times| times.told - 1).sum()
     }
 }
 

@@ -10,6 +10,7 @@ use tokio::process::{Child, Command};
 use usher_connectors::crash_point::{self, CrashPoint};
 
 use crate::crash::Failure;
+use crate::receiver::Receiver;
 use crate::soon;
 use crate::usher::program;
 
@@ -73,6 +74,9 @@ CREATE ALERT rush WITH (subject = 'zone', severity = 'info', raise = 'entered >=
 SELECT site, zone, window_start, window_end, entered FROM zone_flow;
 "#;
 
+/// The name of the webhook, where there is one.
+pub(crate) const WEBHOOK: &str = "hook";
+
 /// Pseudonyms are the same in all homes, so that what is said of people can be compared.
 const SECRET: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff\n";
 
@@ -109,6 +113,11 @@ impl Home {
     /// A home nobody has lived in, whose checkpoints come as often as they can.
     pub(crate) fn new() -> Result<Self, Failure> {
         Self::with(SETTINGS)
+    }
+
+    /// The same with a webhook that is told everything.
+    pub(crate) fn with_webhook(receiver: &Receiver) -> Result<Self, Failure> {
+        Self::with(&format!("{SETTINGS}{}", receiver.settings(WEBHOOK, "")))
     }
 
     /// A home with the default settings: for loads under which a checkpoint takes its time.
@@ -238,11 +247,35 @@ impl Api {
         Ok(self.client.get(url).send().await?.text().await?)
     }
 
-    /// Rows of a question.
-    pub(crate) async fn query(&self, sql: &str) -> Result<Vec<Value>, Failure> {
+    /// What a list of the API has, all in one page.
+    pub(crate) async fn list(&self, name: &str) -> Result<Vec<Value>, Failure> {
+        let mut answer = self.get(&format!("/api/v1/{name}?limit=1000")).await?;
+        match (answer["items"].take(), &answer["next"]) {
+            (Value::Array(items), Value::Null) => Ok(items),
+            (items, next) => Err(format!("{name} are not all on a page: {next} comes behind {items}").into()),
+        }
+    }
+
+    /// The rows that a running query keeps; `None` where it keeps none, so that there is nothing to be asked for.
+    pub(crate) async fn rows_of(&self, query: &str) -> Result<Option<Vec<Value>>, Failure> {
+        let answer = self.answer(&format!("SELECT * FROM {query}")).await?;
+        let none = format!("table '{query}' not found");
+        match answer["rows"].as_array() {
+            Some(rows) => Ok(Some(rows.clone())),
+            None if answer["detail"].as_str().is_some_and(|detail| detail.contains(&none)) => Ok(None),
+            None => Err(format!("{query}: {answer}").into()),
+        }
+    }
+
+    async fn answer(&self, sql: &str) -> Result<Value, Failure> {
         let url = format!("http://{}/api/v1/query", self.address);
         let body = serde_json::json!({ "sql": sql, "limit": 10_000 });
-        let answer: Value = self.client.post(url).json(&body).send().await?.json().await?;
+        Ok(self.client.post(url).json(&body).send().await?.json().await?)
+    }
+
+    /// Rows of a question.
+    pub(crate) async fn query(&self, sql: &str) -> Result<Vec<Value>, Failure> {
+        let answer = self.answer(sql).await?;
         match answer["rows"].as_array() {
             Some(rows) => Ok(rows.clone()),
             None => Err(format!("{sql}: {answer}").into()),

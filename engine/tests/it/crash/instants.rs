@@ -1,14 +1,16 @@
-//! `kill -9` on the real binary at random instants, with a broker of one's own and traffic running.
+//! `kill -9` on the real binary at random instants, with a broker of one's own, a webhook that loses confirmations, and traffic
+//! running.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+use crate::crash::Failure;
 use crate::crash::play::{Kill, Outcome, Plan};
-use crate::crash::state::QUERIES;
+use crate::crash::state::Asked;
 use crate::crash::stream::Stream;
-use crate::crash::{Failure, differences_of_steps};
+use crate::receiver::Mood;
 use crate::{TestResult, peer};
 
 /// Rounds when nobody says how many, each with [`KILLS`] kills.
@@ -38,10 +40,11 @@ async fn killed_at_random_instants_nothing_is_lost_and_nothing_happens_twice() -
             )
         })?;
         println!(
-            "seed {seed}: {} kills, {} steps, {} told again",
+            "seed {seed}: {} kills, {} steps, {} told again over MQTT and {} at the webhook",
             outcome.killed_at_point + outcome.killed_elsewhere,
             outcome.steps.len(),
-            outcome.repeats
+            outcome.repeats,
+            outcome.posts.repeats
         );
     }
     Ok(())
@@ -54,18 +57,19 @@ async fn round(seed: u64) -> Result<Outcome, Failure> {
         kills: Vec::new(),
         is_own_broker: true,
         broker_restarts: Vec::new(),
-        queries: &QUERIES,
+        mood: Mood::Takes,
+        queries: Asked::All,
     };
     let expected = plan.play().await.map_err(|error| format!("without a kill: {error}"))?;
     let mut dice = ChaCha8Rng::seed_from_u64(seed);
     let instant = |_| Kill::After(dice.random_range(Duration::from_millis(5)..Duration::from_millis(700)));
     plan.kills = (0..KILLS).map(instant).collect();
+    plan.mood = Mood::LosesConfirmations(seed);
     let outcome = plan
         .play()
         .await
         .map_err(|error| format!("{:?}: {error}", plan.kills))?;
-    let mut differences = outcome.state.differences(&expected.state);
-    differences.extend(differences_of_steps(&outcome.steps, &expected.steps, true));
+    let differences = outcome.differences(&expected, true);
     match differences.is_empty() {
         true => Ok(outcome),
         false => Err(format!("{:?}:\n  {}", plan.kills, differences.join("\n  ")).into()),

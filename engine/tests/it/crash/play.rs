@@ -1,20 +1,23 @@
 //! A play publishes a stream to a real `usher run`, does to it what the plan says, and tells what came of it.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::time::Duration;
+use std::ops::Range;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use usher_connectors::client::MqttClient;
 use usher_connectors::crash_point::CrashPoint;
 use usher_connectors::message::QoS;
 
-use crate::crash::Failure;
 use crate::crash::effects::{ASIDE, Effects, Subscriber};
-use crate::crash::home::{Api, Home, Process, Started, was_aborted};
-use crate::crash::state::State;
+use crate::crash::home::{Api, Home, Process, Started, WEBHOOK, was_aborted};
+use crate::crash::posts::Posts;
+use crate::crash::state::{Asked, State};
 use crate::crash::stream::{END, Stream};
+use crate::crash::{Failure, differences_of_order, differences_of_steps, subject_of};
 use crate::listener::Listener;
 use crate::own_broker::Mosquitto;
+use crate::receiver::{Mood, Receiver};
 use crate::{PATIENCE, soon};
 
 /// How long a crash point is still waited for when all events are through: a checkpoint may be about to come.
@@ -38,16 +41,21 @@ pub(crate) struct Plan<'a> {
     pub(crate) is_own_broker: bool,
     /// Before these messages the broker of one's own ends, and starts again a while later.
     pub(crate) broker_restarts: Vec<usize>,
+    /// What the webhook's receiver answers, who outlives all processes.
+    pub(crate) mood: Mood,
     /// Queries to ask for their rows in the end.
-    pub(crate) queries: &'a [&'a str],
+    pub(crate) queries: Asked,
 }
 
 /// What came of it.
 pub(crate) struct Outcome {
     pub(crate) state: State,
+    /// The steps that were told over MQTT.
     pub(crate) steps: Vec<String>,
-    /// Steps told again.
+    /// Of these, told again.
     pub(crate) repeats: u64,
+    /// What the webhook was told.
+    pub(crate) posts: Posts,
     /// Processes that ended at their crash point.
     pub(crate) killed_at_point: u64,
     /// Processes that were killed at their instant, or at the end, for they had not passed their point so often.
@@ -56,9 +64,37 @@ pub(crate) struct Outcome {
     pub(crate) resident_bytes_max: u64,
 }
 
+impl Outcome {
+    /// Where this differs from a run over the same stream in which nothing was killed, a line each. A subscriber whose broker
+    /// was away may have missed steps; the webhook has missed none.
+    pub(crate) fn differences(&self, undisturbed: &Self, has_heard_all: bool) -> Vec<String> {
+        let mut differences = self.state.differences(&undisturbed.state);
+        let heard = differences_of_steps(&self.steps, &undisturbed.steps, has_heard_all);
+        differences.extend(heard.iter().map(|line| format!("over MQTT {line}")));
+        // Everybody is told the same.
+        let mut posted = differences_of_steps(&self.posts.steps, &undisturbed.steps, true);
+        // Which of two rules speaks first depends on how many events are gone through at once. What one of them says does not,
+        // and what was told is told to everybody in one order.
+        let of_rule = |alert: &Value| format!("{} {}", subject_of(alert), alert["rule"]);
+        posted.extend(differences_of_order(
+            &self.posts.steps,
+            &undisturbed.posts.steps,
+            of_rule,
+        ));
+        if has_heard_all {
+            posted.extend(differences_of_order(&self.posts.steps, &self.steps, subject_of));
+        }
+        differences.extend(posted.iter().map(|line| format!("at the webhook {line}")));
+        differences
+    }
+}
+
 struct Playing<'a> {
     plan: &'a Plan<'a>,
     home: Home,
+    receiver: Receiver,
+    /// From the end of a process, or from the beginning, until the next was ready.
+    restarts: Vec<Range<Instant>>,
     kills: VecDeque<Kill>,
     killed_at_point: u64,
     killed_elsewhere: u64,
@@ -68,9 +104,12 @@ struct Playing<'a> {
 impl Plan<'_> {
     /// Does it.
     pub(crate) async fn play(&self) -> Result<Outcome, Failure> {
+        let receiver = Receiver::start(self.mood).await?;
         let mut playing = Playing {
             plan: self,
-            home: Home::new()?,
+            home: Home::with_webhook(&receiver)?,
+            receiver,
+            restarts: Vec::new(),
             kills: self.kills.iter().copied().collect(),
             killed_at_point: 0,
             killed_elsewhere: 0,
@@ -110,7 +149,8 @@ impl Playing<'_> {
                 .await?;
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        let state = State::of(&process.api, self.plan.queries).await?;
+        let posts = Posts::of(&self.receiver, &self.restarts, &process.api).await?;
+        let state = State::of(&process.api, &self.plan.queries).await?;
         shown_at_broker(&url, &state).await?;
         logged_once(plan.stream, &process.api).await?;
         self.look_at(&process)?;
@@ -120,6 +160,7 @@ impl Playing<'_> {
             state,
             steps: effects.steps(),
             repeats: effects.repeats(),
+            posts,
             killed_at_point: self.killed_at_point,
             killed_elsewhere: self.killed_elsewhere,
             resident_bytes_max: self.resident_bytes_max,
@@ -128,13 +169,17 @@ impl Playing<'_> {
 
     /// Starts processes until one becomes ready: a crash point may lie on the way there.
     async fn start(&mut self, mqtt: &str) -> Result<Process, Failure> {
+        let begun = Instant::now();
         loop {
             let at = match self.kills.front() {
                 Some(Kill::At(point, nth)) => Some((*point, *nth)),
                 Some(Kill::After(_)) | None => None,
             };
             match self.home.start(mqtt, at).await? {
-                Started::Ready(process) => return Ok(*process),
+                Started::Ready(process) => {
+                    self.restarts.push(begun..Instant::now());
+                    return Ok(*process);
+                }
                 Started::Ended(status) if at.is_some() && was_aborted(status) => {
                     self.killed_at_point += 1;
                     self.kills.pop_front();
@@ -212,13 +257,24 @@ async fn finished(api: &Api) {
     }
 }
 
-/// Waits until nothing is left to be told.
+/// Waits until nothing is left to be told, and nobody has refused or lost anything.
 async fn drained(api: &Api) -> Result<(), Failure> {
     let empty = async {
         while api.get("/api/v1/status").await?["outbox"] != 0 {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        Ok::<_, Failure>(())
+        loop {
+            let receivers = api.list("receivers").await?;
+            let of = |name: &str| receivers.iter().find(|receiver| receiver["name"] == name);
+            let hook = of(WEBHOOK).ok_or("the webhook is no receiver")?;
+            if let Some(wrong) = receivers.iter().find(|one| one["dead"] != 0 || one["lost"] != 0) {
+                return Err(format!("steps were given up: {wrong}").into());
+            }
+            if hook["waiting"] == 0 {
+                return Ok::<_, Failure>(());
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     };
     soon("the outbox", empty).await?
 }

@@ -8,53 +8,76 @@ use crate::crash::Failure;
 use crate::crash::effects::identity;
 use crate::crash::home::Api;
 
-/// The queries whose rows are looked at: all shipped ones that are no alerts.
-pub(crate) const QUERIES: [&str; 10] = [
-    "occupancy",
-    "zone_flow",
-    "seat_state",
-    "seat_turnover",
-    "search_trouble",
-    "visits",
-    "channel_activity",
-    "click_totals",
-    "reader_totals",
-    "item_custody",
-];
+/// Queries to be asked for their rows.
+#[derive(Debug, Clone)]
+pub(crate) enum Asked {
+    /// All that are running, keep rows and are no alerts, as the engine lists them.
+    All,
+    /// These.
+    These(Vec<String>),
+}
 
 /// What is known, by what was asked.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct State(BTreeMap<String, Vec<String>>);
+pub(crate) struct State {
+    known: BTreeMap<String, Vec<String>>,
+    queries: Vec<String>,
+}
 
 impl State {
-    /// Asks for zones, seats, alerts, devices, people, what was refused, and the rows of these queries.
-    pub(crate) async fn of(api: &Api, queries: &[&str]) -> Result<Self, Failure> {
-        let mut state = BTreeMap::new();
-        for list in ["zones", "seats", "alerts", "devices", "refused"] {
-            let answer = api.get(&format!("/api/v1/{list}?limit=1000")).await?;
-            let items = answer["items"].as_array().ok_or("a list has items")?;
+    /// Asks for zones, seats, alerts, messages, devices, people, what was refused, and the rows of queries. None has to be left
+    /// out: all of them go by the time of events, and by no clock of ours.
+    pub(crate) async fn of(api: &Api, asked: &Asked) -> Result<Self, Failure> {
+        let mut known = BTreeMap::new();
+        for list in ["zones", "seats", "alerts", "messages", "devices", "refused"] {
+            let items = api.list(list).await?;
             let mut items: Vec<String> = items.iter().map(|item| without_clocks(list, item)).collect();
             items.sort_unstable();
             if list == "refused" {
                 // What can't be read has no id, so that it is kept again when it comes again.
                 items.dedup();
             }
-            state.insert(list.to_owned(), items);
+            known.insert(list.to_owned(), items);
         }
-        for table in queries.iter().chain(&["people"]) {
-            let rows = api.query(&format!("SELECT * FROM {table}")).await?;
-            let mut rows: Vec<String> = rows.iter().map(Value::to_string).collect();
-            rows.sort_unstable();
-            state.insert((*table).to_owned(), rows);
+        let mut queries = Vec::new();
+        let running = running(api).await?;
+        let wanted = match asked {
+            Asked::All => &running,
+            Asked::These(names) => names,
+        };
+        for query in wanted.iter().map(String::as_str).chain(["people"]) {
+            match (api.rows_of(query).await?, asked) {
+                (Some(rows), _) => {
+                    let mut rows: Vec<String> = rows.iter().map(Value::to_string).collect();
+                    rows.sort_unstable();
+                    known.insert(query.to_owned(), rows);
+                    queries.push(query.to_owned());
+                }
+                (None, Asked::All) => {}
+                (None, Asked::These(_)) => return Err(format!("{query} keeps no rows any more").into()),
+            }
         }
-        Ok(Self(state))
+        queries.retain(|query| query != "people");
+        Ok(Self { known, queries })
+    }
+
+    /// The queries that it has the rows of, in the engine's order.
+    pub(crate) fn queries(&self) -> &[String] {
+        &self.queries
+    }
+
+    /// How many rows of a query it has.
+    pub(crate) fn rows_of(&self, query: &str) -> usize {
+        self.known.get(query).map_or(0, Vec::len)
     }
 
     /// Where this differs from what it should be, a line each; only what both were asked for is compared.
     pub(crate) fn differences(&self, expected: &Self) -> Vec<String> {
         let mut differences = Vec::new();
-        for (what, found) in &self.0 {
-            let Some(wanted) = expected.0.get(what) else { continue };
+        for (what, found) in &self.known {
+            let Some(wanted) = expected.known.get(what) else {
+                continue;
+            };
             let only = |a: &[String], b: &[String]| -> Vec<String> {
                 a.iter().filter(|row| !b.contains(row)).cloned().collect()
             };
@@ -66,7 +89,7 @@ impl State {
 
     /// The persons in each zone.
     pub(crate) fn persons(&self) -> BTreeMap<String, i64> {
-        let zones = self.0.get("zones").into_iter().flatten();
+        let zones = self.known.get("zones").into_iter().flatten();
         let zones = zones.filter_map(|zone| serde_json::from_str::<Value>(zone).ok());
         zones
             .filter_map(|zone| Some((zone["zone"].as_str()?.to_owned(), zone["persons"].as_i64()?)))
@@ -75,7 +98,7 @@ impl State {
 
     /// What should be retained at the broker of alerts: topic and state.
     pub(crate) fn retained(&self) -> BTreeMap<String, String> {
-        let alerts = self.0.get("alerts").into_iter().flatten();
+        let alerts = self.known.get("alerts").into_iter().flatten();
         let alerts = alerts.filter_map(|alert| serde_json::from_str::<Value>(alert).ok());
         alerts
             .filter(|alert| !matches!(alert["state"].as_str(), Some("pending" | "cleared") | None))
@@ -103,4 +126,18 @@ fn without_clocks(list: &str, item: &Value) -> String {
         "refused" => json!([item["topic"], item["reason"]]).to_string(),
         _ => item.to_string(),
     }
+}
+
+/// The queries that are running and are no alerts. One that has stopped has failed.
+async fn running(api: &Api) -> Result<Vec<String>, Failure> {
+    let mut names = Vec::new();
+    for query in api.list("queries").await? {
+        if !query["broken"].is_null() {
+            return Err(format!("a query has stopped: {query}").into());
+        }
+        if query["kind"] == "query" {
+            names.push(query["name"].as_str().ok_or("a query has a name")?.to_owned());
+        }
+    }
+    Ok(names)
 }

@@ -499,6 +499,8 @@ impl OpenStore {
             .max_journaling_size(JOURNAL_BYTES)
             .open()
             .map_err(unreadable)?;
+        // A frame whose writer was killed before it was synced is there to be read, and counts as durable from here on.
+        database.persist(PersistMode::SyncData).map_err(unreadable)?;
         let mut firsts: Vec<u64> = database
             .list_keyspace_names()
             .iter()

@@ -120,6 +120,8 @@ impl Journal {
 
     /// A journal on this shelf that nobody writes yet.
     pub(crate) fn over(spool: Arc<dyn Shelf>, keep_max: u64, unwritten_max: usize) -> Result<Arc<Self>, SpoolError> {
+        // What a process that was killed had written may be with the system only, and would count as durable.
+        spool.sync()?;
         let span = spool.span()?;
         // Cursors may be further: what all have may be gone.
         let mut cursors = BTreeMap::new();

@@ -70,3 +70,21 @@ fn confirmations_alone_are_made_durable_too() -> Outcome {
     journal.close();
     Ok(())
 }
+
+#[test]
+fn what_a_killed_process_had_written_is_durable_before_it_counts_as_durable() -> Outcome {
+    let disk = Arc::new(ShelfDisk::default());
+    let shelf: Arc<dyn Shelf> = Arc::new(SimShelf(Arc::clone(&disk)));
+    let journal = Journal::over(Arc::clone(&shelf), u64::MAX, 10_000)?;
+    let alert = alert("a", "hall", State::Active);
+    let id = StepNames::default().name(&alert);
+    journal.tell(id, News::from(&alert), 1_000_000, None);
+    journal.write_once(false);
+    assert!(!disk.is_durable());
+    drop(journal);
+
+    let journal = Journal::over(shelf, u64::MAX, 10_000)?;
+    assert!(journal.not_durable().1.is_empty() && disk.is_durable());
+    assert_eq!(journal.read_disk(0, usize::MAX)?.len(), 1);
+    Ok(())
+}

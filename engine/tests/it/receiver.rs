@@ -26,6 +26,8 @@ pub(crate) enum Mood {
     Fails,
     /// 429 with so many seconds of peace, once, and then it takes.
     AsksForPeace(u64),
+    /// After so long, which is not too long.
+    Slowly(Duration),
     /// Longer than anybody waits for it.
     Never,
     /// With a pause, and every third time after it took the step an answer that says it did not.
@@ -190,14 +192,16 @@ async fn take(State(inner): State<Arc<Mutex<Inner>>>, headers: HeaderMap, body: 
     if mood == Mood::Never {
         std::future::pending::<()>().await;
     }
-    if mood == Mood::Forgetful {
-        tokio::time::sleep(Duration::from_millis(5)).await;
+    match mood {
+        Mood::Slowly(pause) => tokio::time::sleep(pause).await,
+        Mood::Forgetful => tokio::time::sleep(Duration::from_millis(5)).await,
+        _ => {}
     }
     let zone = json["data"]["subject"]["id"].as_str().unwrap_or("").to_owned();
     let status = {
         let mut inner = locked(&inner);
         let status = match mood {
-            Mood::Takes | Mood::Never => Some(StatusCode::OK),
+            Mood::Takes | Mood::Slowly(_) | Mood::Never => Some(StatusCode::OK),
             Mood::Fails => Some(StatusCode::INTERNAL_SERVER_ERROR),
             Mood::AsksForPeace(_) => Some(StatusCode::TOO_MANY_REQUESTS),
             Mood::Forgetful if number % 3 == 0 => Some(StatusCode::BAD_GATEWAY),

@@ -98,6 +98,7 @@ async fn whatever_a_receiver_does_each_step_arrives_once_and_holds_up_nobody() -
 
     for mood in [
         Mood::Takes,
+        Mood::Slowly(Duration::from_millis(300)),
         Mood::AsksForPeace(2),
         Mood::Fails,
         Mood::Never,
@@ -106,6 +107,12 @@ async fn whatever_a_receiver_does_each_step_arrives_once_and_holds_up_nobody() -
         moody.set(mood);
         doors.go_round().await?;
         doors.go_round().await?;
+        if let Mood::Slowly(_) = mood {
+            let waits = |all: &HashMap<String, Value>, name: &str| all[name]["waiting"] != 0;
+            let one_alone = |all: &HashMap<String, Value>| waits(all, "moody") && !waits(all, "steady");
+            let all = until("what waits for it alone", || receivers(&usher), one_alone).await?;
+            assert_eq!(all["moody"]["state"], "closed", "slow is not broken");
+        }
         if let Mood::AsksForPeace(_) = mood {
             let has_asked = |got: &Vec<Got>| got.iter().any(|got| got.status == Some(429));
             until("the question", || async { Ok(moody.got()) }, has_asked).await?;

@@ -121,17 +121,23 @@ function rebuild() {
   spark(byId("house-spark"), house.course(), 4);
 }
 
-let loading = null;
+let loading = false;
+let outdated = false;
 let loadAgain = null;
 
-// Reads all lists. Called again while it still reads, it does so once.
-function load() {
+// Reads all lists. Called again while it still reads, it does so once more afterwards: what is being read may be from before
+// the call.
+async function load() {
   clearTimeout(loadAgain);
-  loading ??= readLists().finally(() => {
-    loading = null;
-    loadAgain = setTimeout(load, health.failure === null ? RELOAD_MS : RETRY_MS);
-  });
-  return loading;
+  outdated = true;
+  if (loading) return;
+  loading = true;
+  while (outdated) {
+    outdated = false;
+    await readLists();
+  }
+  loading = false;
+  loadAgain = setTimeout(load, health.failure === null ? RELOAD_MS : RETRY_MS);
 }
 
 async function readLists() {
@@ -218,7 +224,11 @@ setInterval(tick, TICK_MS);
 load();
 
 api.listen({
-  connected: () => health.opened(),
+  connected: () => {
+    health.opened();
+    // What came since the lists were read is told to nobody who did not listen yet.
+    load();
+  },
   lost: () => health.lost(),
   back: () => {
     health.opened();

@@ -7,12 +7,55 @@ use std::time::{Duration, Instant};
 use fantoccini::key::Key;
 use fantoccini::{Client, ClientBuilder, Locator};
 use hyper_util::client::legacy::connect::HttpConnector;
-use serde_json::json;
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
 
 use crate::receiver::{Mood, Receiver};
 use crate::usher::Usher;
 use crate::webhook::SQL;
 use crate::{TestResult, peer, soon, until};
+
+/// A way to the page on which the stream does not begin before it is let: what is on it, the server has not seen.
+struct HeldStream {
+    address: String,
+    let_it: CancellationToken,
+}
+
+impl HeldStream {
+    async fn before(http: &str) -> Result<Self, Box<dyn std::error::Error>> {
+        let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let address = listener.local_addr()?.to_string();
+        let (http, let_it) = (http.to_owned(), CancellationToken::new());
+        let until = let_it.clone();
+        tokio::spawn(async move {
+            while let Ok((browser, _)) = listener.accept().await {
+                // What the browser makes of a connection that breaks is what the test sees.
+                tokio::spawn(Self::pass(browser, http.clone(), until.clone()));
+            }
+        });
+        Ok(Self { address, let_it })
+    }
+
+    async fn pass(browser: TcpStream, http: String, until: CancellationToken) -> std::io::Result<()> {
+        let (mut requests, mut to_browser) = browser.into_split();
+        let (mut answers, mut to_server) = TcpStream::connect(http).await?.into_split();
+        tokio::spawn(async move { tokio::io::copy(&mut answers, &mut to_browser).await });
+        let mut part = vec![0; 64 << 10];
+        loop {
+            let read = requests.read(&mut part).await?;
+            if read == 0 {
+                return Ok(());
+            }
+            // A browser sends a request without a body in one piece.
+            if part.starts_with(b"GET /api/v1/stream") {
+                until.cancelled().await;
+            }
+            to_server.write_all(&part[..read]).await?;
+        }
+    }
+}
 
 /// A chromedriver on a free loopback port, and a headless Chromium behind it; dropping it ends both.
 struct Browser {
@@ -223,6 +266,26 @@ async fn what_a_receiver_would_not_take_is_sent_again_from_the_page_by_keyboard(
     let back = || browser.focused("id");
     until("the way back", back, |id| id.as_deref() == Some("health-button")).await?;
     soon("the end", browser.client.clone().close()).await??;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_alert_that_comes_between_the_lists_and_the_stream_is_shown() -> TestResult {
+    let Some(browser) = Browser::start().await? else {
+        return Ok(());
+    };
+    let usher = Usher::start_with_queries(SQL)?;
+    let held = HeldStream::before(&usher.http).await?;
+    browser.client.goto(&format!("http://{}/", held.address)).await?;
+    // Said once the lists are there, for they are empty.
+    browser.seen("#waiting-title").await?;
+    usher
+        .publish("usher/in/main/reading-room/gate/door-1", r#"{"id":"one","in":12}"#)
+        .await?;
+    let is_there = |alerts: &Value| alerts["items"].as_array().is_some_and(|alerts| alerts.len() == 1);
+    until("the alert", || usher.get("/api/v1/alerts?rule=busy"), is_there).await?;
+    held.let_it.cancel();
+    browser.seen(r#"[data-alert-rule="busy"]"#).await?;
     Ok(())
 }
 

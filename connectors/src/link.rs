@@ -35,9 +35,9 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    /// Begins to connect. `events` is how many events may wait for the holder; messages come in by `entrance`, and without one are
-    /// passed over. Requests may wait without a bound of
-    /// their own: each answers a message or takes a place in a window, and those are bounded.
+    /// Begins to connect. `events` is how many events may wait for the holder; messages come in by `entrance`, and without one
+    /// are passed over. Requests may wait without a bound of their own: each answers a message or takes a place in a window,
+    /// and those are bounded.
     pub(crate) fn open(options: MqttOptions, events: usize, entrance: Option<Entrance>) -> Self {
         // Something is heard at least once a keep-alive; beyond twice that, the event loop hangs.
         let stall = options.keep_alive() * 2 + CONNECT_TIMEOUT;

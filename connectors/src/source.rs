@@ -25,7 +25,8 @@ use crate::delivery::Delivery;
 /// - The receiver keeps taking; a receiver that stops makes publishers wait (trusted).
 pub trait Source: Send + Sync + 'static {
     /// Runs until `stop`. Every message goes to `out`, which is bounded: when it is full the source waits. So it does when what
-    /// is not acknowledged yet has as many bytes as it was told to allow. After it has ended, also by a panic, it can be run again, never twice at a time.
+    /// is not acknowledged yet has as many bytes as it was told to allow. After it has ended, also by a panic, it can be run
+    /// again, never twice at a time.
     ///
     /// # Errors
     /// Only what waiting cannot mend; anything about the network is retried.

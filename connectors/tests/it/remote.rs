@@ -218,6 +218,19 @@ async fn a_client_says_why_it_cannot_connect() -> TestResult {
     Ok(())
 }
 
+/// So many messages of QoS 0, each with its number.
+async fn publish_numbers(url: &str, name: &str, count: u64) -> TestResult {
+    let device = MqttClient::connect(url, name).await?;
+    for n in 0..count {
+        device
+            .publish(TOPIC, n.to_string(), QoS::AtMostOnce, false)
+            .await?
+            .await?;
+    }
+    device.disconnect().await;
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn qos_0_that_had_come_in_outlives_its_connection_and_what_a_stop_drops_of_it_is_counted() -> TestResult {
     const SENT: u64 = 100;
@@ -228,13 +241,7 @@ async fn qos_0_that_had_come_in_outlives_its_connection_and_what_a_stop_drops_of
     let (source, _publisher) = RemoteBroker::new(RemoteOptions::new(broker.url(), folder.path().join("session")))?;
     let source = Arc::new(source);
     let mut running = Running::start(Arc::clone(&source) as Arc<_>, 4).await?;
-    let device = MqttClient::connect(&broker.url(), "device").await?;
-    for n in 0..SENT {
-        device
-            .publish(TOPIC, n.to_string(), QoS::AtMostOnce, false)
-            .await?
-            .await?;
-    }
+    publish_numbers(&broker.url(), "device", SENT).await?;
     soon("all of them", running.health.wait_for(|health| health.received == SENT)).await??;
     broker.kill();
     soon("the loss", running.health.wait_for(|health| !health.connected)).await??;
@@ -244,13 +251,7 @@ async fn qos_0_that_had_come_in_outlives_its_connection_and_what_a_stop_drops_of
     }
     soon("the return", running.health.wait_for(|health| health.connected)).await??;
 
-    let device = MqttClient::connect(&broker.url(), "another").await?;
-    for n in 0..SENT {
-        device
-            .publish(TOPIC, n.to_string(), QoS::AtMostOnce, false)
-            .await?
-            .await?;
-    }
+    publish_numbers(&broker.url(), "another", SENT).await?;
     soon(
         "all of them",
         running.health.wait_for(|health| health.received == 2 * SENT),

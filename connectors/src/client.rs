@@ -11,6 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use rumqttc::{MqttOptions, PublishNoticeError, PublishOptions};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use tokio::task::coop::unconstrained;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
@@ -220,8 +221,9 @@ impl MqttClient {
                 max: self.max_packet_bytes,
             });
         }
-        let permit = Arc::clone(&self.window)
-            .acquire_owned()
+        // Whoever is first to ask is first to stand in the queue, also in a task that is due for a break: the runtime wakes
+        // those that it interrupts before they could queue in another order.
+        let permit = unconstrained(Arc::clone(&self.window).acquire_owned())
             .await
             .map_err(|_| PublishError::Closed)?;
         let (done, answer) = oneshot::channel();
@@ -231,7 +233,9 @@ impl MqttClient {
             attempts: 0,
             _permit: permit,
         };
-        self.orders.send(order).await.map_err(|_| PublishError::Closed)?;
+        unconstrained(self.orders.send(order))
+            .await
+            .map_err(|_| PublishError::Closed)?;
         Ok(Ticket(answer))
     }
 

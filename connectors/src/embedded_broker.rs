@@ -11,6 +11,7 @@ use mqtt5::broker::{BrokerConfig, BrokerShutdownHandle, MqttBroker};
 use mqtt5::packet::publish::PublishPacket;
 use tokio::sync::{Mutex, mpsc, watch};
 use tokio::task::JoinHandle;
+use tokio::task::coop::unconstrained;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -288,7 +289,8 @@ impl Publisher for LocalPublisher {
             };
             let packet =
                 PublishPacket::new(&*publication.topic, publication.payload, qos).with_retain(publication.retain);
-            let _turn = self.turn.lock().await;
+            // Not to be interrupted before it stands in the queue: the runtime wakes those in another order.
+            let _turn = unconstrained(self.turn.lock()).await;
             self.router
                 .route_message_with_deadline(&packet, None, Instant::now() + SLOW_SUBSCRIBER)
                 .await;

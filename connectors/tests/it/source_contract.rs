@@ -4,8 +4,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use tokio::task::coop::has_budget_remaining;
 use tokio_util::sync::CancellationToken;
 use usher_connectors::client::MqttClient;
 use usher_connectors::delivery::Delivery;
@@ -193,6 +196,7 @@ contract![
     a_megabyte_arrives_whole,
     a_retained_fact_reaches_a_late_subscriber_until_it_is_cleared,
     facts_reach_a_subscriber_in_the_order_they_were_published,
+    facts_published_by_a_task_that_is_due_for_a_break_keep_their_order,
     facts_of_qos_2_are_confirmed_and_arrive_once_and_in_order,
     qos_0_arrives_and_is_shed_and_counted_when_nobody_takes_it,
     large_messages_that_are_not_taken_stay_within_their_bytes_and_each_is_taken_once,
@@ -360,6 +364,40 @@ async fn facts_reach_a_subscriber_in_the_order_they_were_published(peer: Peer) -
         Ok::<_, usher_connectors::publisher::PublishError>(())
     });
     for n in 0..300 {
+        assert_eq!(subscriber.take().await?, n.to_string());
+    }
+    soon("the publisher", publishing).await???;
+    subscriber.stop().await
+}
+
+/// Takes as much as a task may do at a time, so that from here on the runtime interrupts whatever asks it for something.
+async fn work_until_a_break_is_due() {
+    let (sender, mut receiver) = mpsc::unbounded_channel();
+    while has_budget_remaining() {
+        let _ = sender.send(());
+        receiver.recv().await;
+    }
+}
+
+async fn facts_published_by_a_task_that_is_due_for_a_break_keep_their_order(peer: Peer) -> TestResult {
+    const AT_ONCE: i32 = 8;
+    let mut subscriber = peer.subscriber("reader", "usher/out/main/#").await?;
+    let publisher = Arc::clone(&peer.publisher);
+    let publishing = tokio::spawn(async move {
+        for round in 0..20 {
+            work_until_a_break_is_due().await;
+            let publications = (0..AT_ONCE).map(|n| {
+                let number = (round * AT_ONCE + n).to_string();
+                publisher.publish(fact("usher/out/main/alert-event/crowded", &number, false))
+            });
+            let mut under_way: FuturesUnordered<_> = publications.collect();
+            while let Some(published) = under_way.next().await {
+                published?;
+            }
+        }
+        Ok::<_, usher_connectors::publisher::PublishError>(())
+    });
+    for n in 0..20 * AT_ONCE {
         assert_eq!(subscriber.take().await?, n.to_string());
     }
     soon("the publisher", publishing).await???;

@@ -33,6 +33,7 @@ mod key_bytes;
 mod keys;
 mod match_recognize;
 mod memory_budget;
+mod misread;
 mod narrowing;
 pub mod operator;
 mod picked;

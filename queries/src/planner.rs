@@ -8,6 +8,7 @@ use datafusion::catalog::{
     CatalogProvider, CatalogProviderList, MemoryCatalogProvider, MemoryCatalogProviderList, MemorySchemaProvider,
     SchemaProvider,
 };
+use datafusion::common::config::Dialect;
 use datafusion::common::{DFSchema, Result};
 use datafusion::datasource::TableProvider;
 use datafusion::execution::SessionStateBuilder;
@@ -37,6 +38,7 @@ use crate::computed::Computed;
 use crate::error::{Position, QueryError, find_word, from_datafusion, nearest};
 use crate::functions::own_functions;
 use crate::match_recognize::{PatternPlanner, sql_to_statement};
+use crate::misread;
 use crate::narrowing::narrowed;
 use crate::plans::{Asked, Plan, plan_of};
 use crate::statement::{OptionValue, Statement};
@@ -197,7 +199,11 @@ impl<'a> Planner<'a> {
         let start = Position { line: 1, column: 1 };
         let wrap = |error| shift(from_datafusion(&error, start, &option.value));
         let session = bare_session(true).map_err(wrap)?;
-        let logical = session.create_logical_expr(&option.value, schema).map_err(wrap)?;
+        let read = session
+            .sql_to_expr_with_alias(&option.value, &Dialect::Generic)
+            .map_err(wrap)?;
+        misread::refuse(&read.expr).map_err(wrap)?;
+        let logical = session.create_logical_expr_from_sql_expr(read, schema).map_err(wrap)?;
         let data_type = logical.get_type(schema).map_err(wrap)?;
         if data_type != arrow::datatypes::DataType::Boolean {
             return Err(option.at.mistake(

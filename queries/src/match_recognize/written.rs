@@ -18,6 +18,7 @@ use datafusion::sql::sqlparser::tokenizer::{
 
 use crate::as_of;
 use crate::error::Position;
+use crate::misread;
 use crate::statement::offset;
 use crate::tokens::{is_word, mistake};
 
@@ -60,6 +61,9 @@ pub(crate) fn sql_to_statement(state: &SessionState, text: &str) -> Result<Parse
         }
     }
     let mut parsed = state.sql_to_statement(&blanked, &Dialect::Generic)?;
+    if let ParsedStatement::Statement(statement) = &parsed {
+        misread::refuse(statement.as_ref())?;
+    }
     if let ParsedStatement::Statement(statement) = &mut parsed
         && !clauses.is_empty()
     {

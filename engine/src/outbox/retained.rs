@@ -317,8 +317,11 @@ mod tests {
     use crate::alert::State;
     use crate::outbox::step::tests::alert;
 
-    /// What goes out next: its topic, and the id and the state of the alert; none for an empty payload.
-    fn next(retained: &Retained) -> Option<(Arc<str>, Option<(String, String)>)> {
+    /// The id and the state of an alert; none for an empty payload.
+    type Seen = Option<(String, String)>;
+
+    /// What goes out next: its topic, and what is to be seen there.
+    fn next(retained: &Retained) -> Option<(Arc<str>, Seen)> {
         let topic = retained.next()?;
         let (publication, _) = retained.publication(&topic, QoS::AtLeastOnce);
         let payload: Option<serde_json::Value> = serde_json::from_slice(&publication.payload).ok();
@@ -326,7 +329,7 @@ mod tests {
         Some((topic, payload.map(|alert| (text(&alert["id"]), text(&alert["state"])))))
     }
 
-    fn of(id: &str, state: &str) -> Option<(String, String)> {
+    fn of(id: &str, state: &str) -> Seen {
         Some((id.to_owned(), state.to_owned()))
     }
 

@@ -12,6 +12,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use tokio_util::sync::CancellationToken;
+use tracing_subscriber::filter::FilterExt;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
@@ -211,7 +212,8 @@ fn write_log_lines() {
             EnvFilter::new(
                 "warn,usher=info,usher_engine=info,usher_connectors=info,usher_queries=info,fluvio=off,fluvio_socket=off",
             )
-        });
+        })
+        .and(dropped::seldom());
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let read = tracing_subscriber::registry()
         .with(oversized::reader())

@@ -60,6 +60,7 @@ pub mod refused;
 pub mod replay;
 pub mod retention;
 pub mod rule;
+pub mod runtime;
 pub mod scrub;
 pub mod seats;
 pub mod settings;

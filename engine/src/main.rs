@@ -317,15 +317,7 @@ fn perform(command: Command) -> Result<(), Failure> {
 }
 
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
-    // The pipeline can keep one thread busy; there has to be another for those who speak and ask meanwhile.
-    let cores = std::thread::available_parallelism().map_or(2, usize::from);
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(cores.max(2))
-        // A question over HTTP may be as deep as queries may.
-        .thread_stack_size(8 << 20)
-        .enable_all()
-        .build()
-        .context("the async runtime could not be started")
+    usher_engine::runtime::runtime().context("the async runtime could not be started")
 }
 
 fn run_check(config: &Path) -> Result<(), Failure> {

@@ -111,7 +111,7 @@ pub struct Status {
     pub intake_waiting_s: f64,
     /// What messages wait for and since when, in words, where it is more than a moment.
     pub intake_trouble: Option<String>,
-    /// Messages that wait for the broker.
+    /// Messages that wait for the broker, and steps that are not told yet since what they come of is not on disk.
     pub outbox: usize,
     /// Who is told, and what waits for each.
     pub receivers: Vec<ReceiverView>,
@@ -356,6 +356,7 @@ struct Inner {
     time_zone: Option<&'static str>,
     watermark: i64,
     up_to_date: bool,
+    untold: usize,
     held_by: Option<String>,
     counts: Counts,
     recovery: Recovery,
@@ -385,6 +386,7 @@ fn inner(pipeline: &mut Pipeline) -> Inner {
             .map(|site| site.calendar.time_zone().name()),
         watermark: perception.watermark(),
         up_to_date: !perception.has_work(),
+        untold: pipeline.untold(),
         held_by: perception.holder().and_then(|holder| perception.devices.path(holder)),
         counts: pipeline.counts,
         recovery: pipeline.recovery.clone(),
@@ -482,7 +484,8 @@ pub(crate) async fn status_of(shared: &Shared) -> Result<Status, Problem> {
         intake_queued: shared.intake.queued(),
         intake_waiting_s: shared.intake.waits().as_secs_f64(),
         intake_trouble,
-        outbox: shared.outbox.len(),
+        // In this order: what has been told since is counted twice, and nothing is missed.
+        outbox: inner.untold + shared.outbox.len(),
         receivers,
         queries: inner.queries.len(),
         query_figures: inner.queries,

@@ -60,6 +60,11 @@ impl Untold {
         self.batches.is_empty()
     }
 
+    /// How many wait.
+    fn len(&self) -> usize {
+        self.batches.iter().map(|(_, steps)| steps.len()).sum()
+    }
+
     /// The alerts of those that are steps of a life.
     pub(super) fn turns(&self) -> impl Iterator<Item = &Arc<Alert>> {
         let steps = self.batches.iter().flat_map(|(_, steps)| steps);
@@ -138,6 +143,11 @@ impl Untold {
 }
 
 impl Pipeline {
+    /// How many steps are not told yet, since what they come of is not durable.
+    pub(crate) fn untold(&self) -> usize {
+        self.untold.len()
+    }
+
     /// Tells the world of steps in alerts' lives, and people of what was found for them. Messages, and steps of a silence,
     /// wait until what they come of is `durable`, and so do those behind them.
     pub(super) fn tell(&mut self, steps: Vec<Step>, received: Option<Instant>, durable: Option<Durable>) {
@@ -412,4 +422,23 @@ fn count_withheld(rule: &str, reason: Withheld) {
         "usher_person_messages_withheld_total", "rule" => rule.to_owned(), "reason" => reason.as_str()
     )
     .increment(1);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_waits_for_the_disk_is_counted_until_it_can_be_told() {
+        let step = || Waiting::Message(MessageStep::Refused { rule: "help".into() });
+        let mut untold = Untold::default();
+        let (ack, durable) = Ack::pair();
+        untold.push(Some(durable), vec![step(), step()]);
+        untold.push(None, vec![step()]);
+        assert!(untold.try_next().is_none());
+        assert_eq!(untold.len(), 3);
+        ack.done();
+        assert_eq!(untold.try_next().map(|steps| steps.len()), Some(3));
+        assert_eq!((untold.len(), untold.is_empty()), (0, true));
+    }
 }

@@ -23,7 +23,7 @@ use crate::decode::DecodeOptions;
 use crate::fixture::secret;
 use crate::latency::Latencies;
 use crate::outbox::journal::Journal;
-use crate::outbox::{MqttReceiver, Outbox, ReceiverOptions, StepId, Way};
+use crate::outbox::{MqttReceiver, Outbox, ReceiverOptions, ReceiverView, StepId, Way};
 use crate::pipeline::{Asks, Parts, Pipeline, asking};
 use crate::public::Board;
 use crate::settler::{Settler, settling};
@@ -204,6 +204,12 @@ impl Life {
     /// Whether all it has heard is in the log and told.
     pub(super) fn is_through(&self) -> bool {
         self.takes() && !self.pipeline.perception.has_work() && self.pipeline.untold.is_empty()
+    }
+
+    /// Whether everybody has what it is for, also who was away.
+    pub(super) fn has_told_all(&self) -> bool {
+        let has_all = |receiver: &ReceiverView| receiver.waiting == 0;
+        self.outbox.is_empty() && self.outbox.receivers().iter().all(has_all)
     }
 
     /// What waits in it, as far as it is bounded: (what, how much, how much may).

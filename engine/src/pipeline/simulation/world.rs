@@ -427,7 +427,7 @@ impl World {
             let is_through = self.now() > end && self.devices.are_all_acknowledged();
             let log = &self.ground.log;
             let life = self.life.as_ref().expect("there is one between two steps");
-            if is_through && life.outbox.is_empty() && log.is_idle() && life.is_through() {
+            if is_through && life.has_told_all() && log.is_idle() && life.is_through() {
                 return;
             }
         }

@@ -39,9 +39,8 @@ struct Waiting {
     queued: HashSet<Arc<str>>,
     /// Alerts that stand, by topic, the one that changed last at the end. Subjects of two zones may share a topic.
     standing: HashMap<Arc<str>, Vec<Arc<Alert>>>,
-    /// Sent and not yet confirmed, by a number of its own.
-    under_way: BTreeMap<u64, Arc<str>>,
-    next_number: u64,
+    /// Topics whose state was sent and is not confirmed yet, and whether there is a newer one since.
+    under_way: BTreeMap<Arc<str>, bool>,
 }
 
 /// The newest state of every topic whose state the broker does not have yet.
@@ -64,11 +63,37 @@ struct Occupancy<'a> {
 }
 
 impl Waiting {
-    /// What a topic shows need not be known any more, unless it may have to go out again.
-    fn forget(&mut self, topic: &Arc<str>) {
-        let is_wanted = self.queued.contains(topic) || self.under_way.values().any(|other| other == topic);
-        if !is_wanted {
-            self.shown.remove(topic);
+    /// A topic shows this from now on.
+    fn show(&mut self, topic: Arc<str>, shown: Shown) {
+        let is_urgent = !matches!(shown, Shown::Json(_));
+        self.shown.insert(Arc::clone(&topic), shown);
+        self.queue(topic, is_urgent);
+    }
+
+    /// A topic has something to say. It says one thing at a time: of two that are under way, the older might come to the
+    /// broker behind the newer, and would stand there.
+    fn queue(&mut self, topic: Arc<str>, is_urgent: bool) {
+        if let Some(is_newer) = self.under_way.get_mut(&topic) {
+            *is_newer = true;
+        } else if self.queued.insert(Arc::clone(&topic)) {
+            match is_urgent {
+                true => self.urgent.push_back(topic),
+                false => self.ordinary.push_back(topic),
+            }
+        }
+    }
+
+    /// What was under way is the broker's, or will never be: what a topic shows need not be known any more, unless it is
+    /// newer than that.
+    fn is_over(&mut self, topic: Arc<str>, is_newer: bool) {
+        match self.shown.get(&topic) {
+            Some(shown) if is_newer => {
+                let is_urgent = !matches!(shown, Shown::Json(_));
+                self.queue(topic, is_urgent);
+            }
+            _ => {
+                self.shown.remove(&topic);
+            }
         }
     }
 }
@@ -98,10 +123,7 @@ impl Retained {
                 }
             }
         };
-        waiting.shown.insert(Arc::clone(&topic), shown);
-        if waiting.queued.insert(Arc::clone(&topic)) {
-            waiting.urgent.push_back(topic);
-        }
+        waiting.show(topic, shown);
         drop(waiting);
         self.wake.notify_one();
     }
@@ -120,10 +142,7 @@ impl Retained {
         };
         let payload = serde_json::to_vec(&occupancy).expect("numbers and texts are always JSON");
         let mut waiting = self.lock();
-        waiting.shown.insert(Arc::clone(&topic), Shown::Json(payload.into()));
-        if waiting.queued.insert(Arc::clone(&topic)) {
-            waiting.ordinary.push_back(topic);
-        }
+        waiting.show(topic, Shown::Json(payload.into()));
         drop(waiting);
         self.wake.notify_one();
     }
@@ -131,17 +150,14 @@ impl Retained {
     /// How much waits or is under way.
     pub(super) fn len(&self) -> usize {
         let waiting = self.lock();
-        waiting.urgent.len() + waiting.ordinary.len() + waiting.under_way.len()
+        let newer = waiting.under_way.values().filter(|is_newer| **is_newer);
+        waiting.urgent.len() + waiting.ordinary.len() + waiting.under_way.len() + newer.count()
     }
 
     /// What the broker does not have yet, for a checkpoint.
     pub(super) fn shown(&self) -> Vec<(Arc<str>, Shown)> {
         let waiting = self.lock();
-        let topics = waiting
-            .under_way
-            .values()
-            .chain(&waiting.urgent)
-            .chain(&waiting.ordinary);
+        let topics = waiting.under_way.keys().chain(&waiting.urgent).chain(&waiting.ordinary);
         let shown = |topic: &Arc<str>| waiting.shown.get(topic).cloned().unwrap_or(Shown::Nothing);
         topics.map(|topic| (Arc::clone(topic), shown(topic))).collect()
     }
@@ -157,9 +173,7 @@ impl Retained {
                 Shown::Json(payload.into())
             };
             waiting.shown.insert(Arc::clone(&topic), shown);
-            if waiting.queued.insert(Arc::clone(&topic)) {
-                waiting.urgent.push_back(topic);
-            }
+            waiting.queue(topic, true);
         }
         drop(waiting);
         self.wake.notify_one();
@@ -168,22 +182,17 @@ impl Retained {
     /// What is under way is in nobody's hands any more: it goes out again.
     fn give_back(&self) {
         let mut waiting = self.lock();
-        for topic in std::mem::take(&mut waiting.under_way).into_values() {
-            if waiting.queued.insert(Arc::clone(&topic)) {
-                waiting.urgent.push_back(topic);
-            }
+        for topic in std::mem::take(&mut waiting.under_way).into_keys() {
+            waiting.queue(topic, true);
         }
     }
 
-    fn next(&self) -> Option<(u64, Arc<str>)> {
+    fn next(&self) -> Option<Arc<str>> {
         let mut waiting = self.lock();
         let topic = waiting.urgent.pop_front().or_else(|| waiting.ordinary.pop_front())?;
-        let number = waiting.next_number;
-        waiting.next_number += 1;
-        waiting.under_way.insert(number, Arc::clone(&topic));
-        // A newer state that comes from now on has to go out as well.
         waiting.queued.remove(&topic);
-        Some((number, topic))
+        waiting.under_way.insert(Arc::clone(&topic), false);
+        Some(topic)
     }
 
     fn publication(&self, topic: &Arc<str>, qos: QoS) -> (Publication, Option<Instant>) {
@@ -216,7 +225,7 @@ impl Retained {
         let mut under_way = FuturesUnordered::new();
         loop {
             while under_way.len() < UNDER_WAY
-                && let Some((number, topic)) = self.next()
+                && let Some(topic) = self.next()
             {
                 let (publication, received) = self.publication(&topic, qos);
                 under_way.push(async move {
@@ -224,15 +233,15 @@ impl Retained {
                     if let Some(received) = received.filter(|_| result.is_ok()) {
                         latencies.alert.record(received.elapsed());
                     }
-                    (number, result)
+                    (topic, result)
                 });
             }
             tokio::select! {
                 // In this order, so that the same things happening give the same.
                 biased;
                 () = stop.cancelled() => return,
-                Some((number, result)) = under_way.next(), if !under_way.is_empty() => {
-                    if !self.settle(number, result) {
+                Some((topic, result)) = under_way.next(), if !under_way.is_empty() => {
+                    if !self.settle(topic, result) {
                         tokio::select! {
                             () = clock.sleep_until(clock.now() + TRY_AGAIN) => {}
                             () = stop.cancelled() => return,
@@ -245,15 +254,15 @@ impl Retained {
     }
 
     /// True when it is out or never will be; false when it has to be tried again, after a pause.
-    fn settle(&self, number: u64, result: Result<(), PublishError>) -> bool {
+    fn settle(&self, topic: Arc<str>, result: Result<(), PublishError>) -> bool {
         let mut waiting = self.lock();
-        let Some(topic) = waiting.under_way.remove(&number) else {
+        let Some(is_newer) = waiting.under_way.remove(&topic) else {
             return true;
         };
         match result {
             Ok(()) => {
                 metrics::counter!("usher_published_total").increment(1);
-                waiting.forget(&topic);
+                waiting.is_over(topic, is_newer);
                 true
             }
             Err(PublishError::Unconfirmed { topic: told, reason }) => {
@@ -270,7 +279,7 @@ impl Retained {
             Err(error) => {
                 tracing::error!(%error, "a message can't go out");
                 metrics::counter!("usher_publish_failures_total").increment(1);
-                waiting.forget(&topic);
+                waiting.is_over(topic, is_newer);
                 true
             }
         }
@@ -308,15 +317,20 @@ mod tests {
     use crate::alert::State;
     use crate::outbox::step::tests::alert;
 
-    /// What goes out next: its number, and the id of the alert; none for an empty payload.
-    fn next(retained: &Retained) -> Option<(u64, Option<String>)> {
-        let (number, topic) = retained.next()?;
+    /// The id and the state of an alert; none for an empty payload.
+    type Seen = Option<(String, String)>;
+
+    /// What goes out next: its topic, and what is to be seen there.
+    fn next(retained: &Retained) -> Option<(Arc<str>, Seen)> {
+        let topic = retained.next()?;
         let (publication, _) = retained.publication(&topic, QoS::AtLeastOnce);
         let payload: Option<serde_json::Value> = serde_json::from_slice(&publication.payload).ok();
-        Some((
-            number,
-            payload.map(|alert| alert["id"].as_str().unwrap_or("").to_owned()),
-        ))
+        let text = |value: &serde_json::Value| value.as_str().unwrap_or("").to_owned();
+        Some((topic, payload.map(|alert| (text(&alert["id"]), text(&alert["state"])))))
+    }
+
+    fn of(id: &str, state: &str) -> Seen {
+        Some((id.to_owned(), state.to_owned()))
     }
 
     fn unconfirmed() -> Result<(), PublishError> {
@@ -327,18 +341,23 @@ mod tests {
     }
 
     #[test]
-    fn a_state_that_was_not_confirmed_goes_again_though_one_before_it_was() {
+    fn a_newer_state_waits_until_the_broker_has_answered_for_the_one_before() {
         let retained = Retained::default();
         retained.show_alert(&alert("a", "hall", State::Active), None);
-        let (first, _) = next(&retained).expect("it waits");
+        let (topic, shown) = next(&retained).expect("it waits");
+        assert_eq!(shown, of("a", "active"));
         retained.show_alert(&alert("a", "hall", State::Acknowledged), None);
-        let (second, shown) = next(&retained).expect("it waits");
-        assert_eq!(shown.as_deref(), Some("a"));
-        assert!(retained.settle(first, Ok(())));
-        assert!(!retained.settle(second, unconfirmed()));
-        let (third, shown) = next(&retained).expect("it goes again");
-        assert_eq!(shown.as_deref(), Some("a"), "the alert stands");
-        assert!(retained.settle(third, Ok(())));
+        retained.show_alert(&alert("a", "hall", State::Recovering), None);
+        assert_eq!(next(&retained), None, "of two under way the older could come last");
+        assert_eq!((retained.len(), retained.shown().len()), (2, 1));
+        retained.show_alert(&alert("b", "yard", State::Active), None);
+        let (other, shown) = next(&retained).expect("no other topic waits for it");
+        assert_eq!(shown, of("b", "active"));
+        assert!(retained.settle(topic, Ok(())));
+        let (topic, shown) = next(&retained).expect("it may go now");
+        assert_eq!(shown, of("a", "recovering"));
+        assert!(retained.settle(topic, Ok(())) && retained.settle(other, Ok(())));
+        assert_eq!((next(&retained), retained.len()), (None, 0));
         assert!(
             retained.lock().shown.is_empty(),
             "nothing is kept of what the broker has"
@@ -346,21 +365,37 @@ mod tests {
     }
 
     #[test]
+    fn what_was_not_confirmed_goes_again_as_it_is_by_then() {
+        let retained = Retained::default();
+        retained.show_alert(&alert("a", "hall", State::Active), None);
+        let (topic, _) = next(&retained).expect("it waits");
+        retained.show_alert(&alert("a", "hall", State::Acknowledged), None);
+        assert!(!retained.settle(topic, unconfirmed()));
+        let (topic, shown) = next(&retained).expect("it goes again");
+        assert_eq!(shown, of("a", "acknowledged"));
+        // Whoever sent it fails.
+        retained.give_back();
+        assert_eq!(next(&retained), Some((Arc::clone(&topic), shown)));
+        assert!(retained.settle(topic, Ok(())));
+        assert_eq!(next(&retained), None);
+    }
+
+    #[test]
     fn a_topic_of_two_subjects_is_empty_when_neither_stands() {
         let retained = Retained::default();
         let shown = |id: &str, state| {
             retained.show_alert(&alert(id, "gate-1", state), None);
-            next(&retained).map(|(number, shown)| {
-                assert!(retained.settle(number, Ok(())));
-                shown
+            next(&retained).map(|(topic, shown)| {
+                assert!(retained.settle(topic, Ok(())));
+                shown.map(|(id, _)| id)
             })
         };
-        let of = |id: &str| Some(Some(id.to_owned()));
-        assert_eq!(shown("a", State::Active), of("a"));
-        assert_eq!(shown("b", State::Active), of("b"));
+        let id = |id: &str| Some(Some(id.to_owned()));
+        assert_eq!(shown("a", State::Active), id("a"));
+        assert_eq!(shown("b", State::Active), id("b"));
         assert_eq!(shown("a", State::Cleared), None, "b is shown already");
-        assert_eq!(shown("a", State::Active), of("a"));
-        assert_eq!(shown("a", State::Cleared), of("b"), "b still stands");
+        assert_eq!(shown("a", State::Active), id("a"));
+        assert_eq!(shown("a", State::Cleared), id("b"), "b still stands");
         assert_eq!(shown("b", State::Cleared), Some(None));
         assert_eq!(
             shown("b", State::Cleared),

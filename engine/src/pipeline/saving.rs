@@ -14,7 +14,7 @@ use crate::settler::Captured;
 /// How long a turn may hold up events, at first.
 const TURN: Duration = Duration::from_micros(300);
 /// How long when much comes in between and the end does not come nearer.
-const LONGEST_TURN: Duration = Duration::from_millis(2);
+const LONGEST_TURN: Duration = Duration::from_millis(1);
 /// After so many turns they get longer.
 const TURNS_EACH: u32 = 16;
 /// After so many turns fewer messages are taken between two of them, and ever fewer after each further so many: where more
@@ -35,7 +35,7 @@ const PART: Duration = Duration::from_micros(40);
 /// Rows taken between two looks at the clock, at least.
 const ROWS_MIN: usize = 16;
 /// Rows taken between two looks at the clock, at most: behind rows that take 30 ns come others that take 8 µs.
-const ROWS_MAX: usize = 128;
+const ROWS_MAX: usize = 256;
 /// How long a checkpoint waits for a window that is being said: its groups need not be taken once they were said, and what was
 /// said of it would be part of the cut.
 const WINDOW_FIRST: Duration = Duration::from_secs(1);
@@ -59,7 +59,8 @@ pub(crate) type AloneSender = oneshot::Sender<Result<u64, String>>;
 #[derive(Default)]
 struct Gathering {
     turns: u32,
-    longest: Duration,
+    /// The longest turn, and the rows taken in it.
+    longest: (Duration, usize),
     /// Whether the last turn took all there was.
     was_all_taken: bool,
     /// Who waits for it to be the only one.
@@ -169,17 +170,17 @@ impl Pipeline {
         let is_early = since(clock.as_ref(), begun) < turn / 2;
         let has_work = self.perception.has_work() && gathering.turns < TURNS_FOR_WORK;
         if is_all_taken && !has_work && (is_early || gathering.was_all_taken) {
-            self.save(begun, gathering.longest, gathering.alone).await;
+            self.save(begun, gathering).await;
         } else {
             gathering.was_all_taken = is_all_taken;
-            gathering.longest = gathering.longest.max(since(clock.as_ref(), begun));
+            gathering.longest = gathering.longest.max((since(clock.as_ref(), begun), taken));
             self.saving.gathering = Some(gathering);
         }
     }
 
     /// Hands the state of this moment to the settler, which saves it once all of it is durable. Events have waited since
-    /// `begun`, and at most `longest` at a time before. Who waits for it to be the only one is told by whoever saves it.
-    async fn save(&mut self, begun: Instant, longest: Duration, alone: Vec<AloneSender>) {
+    /// `begun`, and for the turns of `gathering` before. Who waits for it to be the only one is told by whoever saves it.
+    async fn save(&mut self, begun: Instant, gathering: Gathering) {
         self.saving.last_at = self.log.next();
         // What queries still have to say of these records is not told yet, and neither is what waits for them to be durable.
         if !self.perception.has_work() && self.untold.is_empty() {
@@ -194,16 +195,22 @@ impl Pipeline {
             capture.whole("epoch", move || Ok(epoch.to_be_bytes().to_vec()));
             capture
         });
-        self.latencies
-            .checkpoint_pause
-            .record(since(self.clock.as_ref(), begun).max(longest));
+        let (last, (longest, rows)) = (since(self.clock.as_ref(), begun), gathering.longest);
+        self.latencies.checkpoint_pause.record(last.max(longest));
+        tracing::debug!(
+            turns = gathering.turns,
+            longest_us = longest.as_micros(),
+            rows_in_longest = rows,
+            last_us = last.as_micros(),
+            "the state of a checkpoint was taken"
+        );
         match capture {
             Ok(capture) => {
                 let captured = Captured {
                     capture,
                     next_offset: self.saving.last_at,
                     now_us: self.now_us,
-                    alone,
+                    alone: gathering.alone,
                 };
                 self.settler.save(captured).await;
             }
@@ -217,7 +224,7 @@ impl Pipeline {
             // Whether that comes to something is not known yet; this one must not need it.
             self.perception.capture_anew();
         }
-        self.save(self.clock.now(), Duration::ZERO, Vec::new()).await;
+        self.save(self.clock.now(), Gathering::default()).await;
     }
 
     fn could_not_capture(&mut self, cause: &str) {

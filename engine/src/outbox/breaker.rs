@@ -128,9 +128,10 @@ impl Breaker {
         self.position == Position::Closed
     }
 
-    /// In words, for people.
-    pub(super) fn words(&self, now: Instant) -> String {
-        let seconds = |until: Instant| until.saturating_duration_since(now).as_secs() + 1;
+    /// In words, for people; `free` is when there is a step that may go.
+    pub(super) fn words(&self, now: Instant, free: Option<Instant>) -> String {
+        let until = |until: Instant| Some(until).max(free).unwrap_or(until);
+        let seconds = |next: Instant| until(next).saturating_duration_since(now).as_secs() + 1;
         match (self.position, self.held_until.filter(|until| *until > now)) {
             (_, Some(until)) => format!("it asked to be left alone; next try in {} s", seconds(until)),
             (Position::Closed, None) if self.failures == 0 => "it takes what it is sent".to_owned(),
@@ -172,7 +173,13 @@ mod tests {
             panic!("it is {}", breaker.state());
         };
         assert!(until > now && until <= now + PAUSE_FIRST);
-        assert!(breaker.words(now).contains("5 tries in a row failed"));
+        assert!(
+            breaker
+                .words(now, None)
+                .contains("5 tries in a row failed; next try in 1 s")
+        );
+        let later = now + Duration::from_secs(30);
+        assert!(breaker.words(now, Some(later)).contains("next try in 31 s"));
         assert_eq!(
             breaker.lets(until, 1),
             Lets::Nothing,

@@ -195,10 +195,32 @@ impl Lane {
         Some(number)
     }
 
+    /// What waits for another try may go now, but for what failed so often while others were taken.
+    pub(super) fn hasten(&mut self, tries_alone: u32) {
+        let fails_alone = |number: &u64| {
+            let failures = self.failures.get(number);
+            failures.is_some_and(|failures| failures.tries_alone >= tries_alone)
+        };
+        let due = std::mem::take(&mut self.due).into_iter();
+        let (stay, go): (BTreeSet<_>, BTreeSet<_>) = due.partition(|(_, number, _)| fails_alone(number));
+        self.due = stay;
+        for (_, number, subject) in go {
+            self.make_ready(number, subject);
+        }
+    }
+
     /// What is under way is in nobody's hands any more: it may go again.
     pub(super) fn give_back(&mut self) {
         for (number, subject) in std::mem::take(&mut self.under_way) {
             self.make_ready(number, subject);
+        }
+    }
+
+    /// When the next number may go; `None` where none waits.
+    pub(super) fn next_free(&self, now: Instant) -> Option<Instant> {
+        match self.ready.is_empty() {
+            true => self.next_due(),
+            false => Some(now),
         }
     }
 
@@ -356,6 +378,23 @@ mod tests {
         lane.wait(0, now);
         assert_eq!((lane.take(now), lane.take(now)), (Some(1), Some(0)));
         assert_eq!(lane.failures(0).map(|failures| failures.tries), Some(1));
+    }
+
+    #[test]
+    fn what_waits_is_hastened_but_for_what_fails_alone() {
+        let now = Instant::now();
+        let due = now + Duration::from_secs(9);
+        let mut lane = lane(&[A, B]);
+        assert_eq!(lane.next_free(now), Some(now));
+        for (number, taking_since) in [(0, None), (1, Some(now))] {
+            assert_eq!(lane.take(now), Some(number));
+            lane.fail(number, now, taking_since);
+            lane.wait(number, due);
+        }
+        assert_eq!((lane.take(now), lane.next_free(now)), (None, Some(due)));
+        lane.hasten(1);
+        assert_eq!((lane.take(now), lane.take(now)), (Some(0), None));
+        assert_eq!(lane.next_free(now), Some(due));
     }
 
     #[test]

@@ -355,10 +355,7 @@ impl Receiver {
             Sent::Done => {
                 inner.sent += 1;
                 inner.taking_since.get_or_insert(now);
-                if !inner.breaker.is_closed() {
-                    tracing::info!(receiver = self.name, "it takes steps again");
-                }
-                inner.breaker.answered();
+                self.answered(inner);
                 let settled = inner.lane.done(number);
                 let letter = inner.letters.remove(number).map(|_| (number, None));
                 self.journal.settle(&self.name, &settled, letter);
@@ -373,7 +370,7 @@ impl Receiver {
             }
             Sent::Refused(reason) => {
                 inner.failed += 1;
-                inner.breaker.answered();
+                self.answered(inner);
                 match step {
                     Some(step) => {
                         inner.lane.fail(number, now, inner.taking_since);
@@ -429,6 +426,15 @@ impl Receiver {
         }
     }
 
+    /// The receiver is there. What failed with all others need not wait any longer.
+    fn answered(&self, inner: &mut Inner) {
+        if !inner.breaker.is_closed() {
+            tracing::info!(receiver = self.name, "it takes steps again");
+            inner.lane.hasten(TRIES_MIN);
+        }
+        inner.breaker.answered();
+    }
+
     /// Whether it has every step before that number, or made a dead letter of it.
     pub(super) fn has_all_before(&self, number: u64) -> bool {
         self.lock().lane.cursor() >= number
@@ -470,7 +476,7 @@ impl Receiver {
             kind: self.sender.kind(),
             address: self.sender.address(),
             state: inner.breaker.state(),
-            words: inner.breaker.words(now),
+            words: inner.breaker.words(now, inner.lane.next_free(now)),
             waiting: inner.lane.waiting() as u64 + next.saturating_sub(inner.lane.next()),
             under_way: inner.lane.under_way(),
             waiting_since: since.map(time_to_text),

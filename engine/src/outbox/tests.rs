@@ -283,6 +283,60 @@ async fn a_receiver_that_is_away_for_an_hour_gets_everything_once_and_in_order_a
 }
 
 #[tokio::test]
+async fn one_that_is_back_is_told_at_once_of_all_that_waited() -> Outcome {
+    const SUBJECTS: usize = 4;
+    let folder = tempfile::tempdir()?;
+    let mut house = House::open(folder.path(), u64::MAX)?;
+    let (clock, back) = (Arc::clone(&house.clock), house.clock.now() + HOUR);
+    let fake = Fake::new(&house.clock, move |_| {
+        if clock.now() < back { later() } else { Some(Sent::Done) }
+    });
+    let receiver = house.receiver("away", &fake)?;
+    for number in 0..3 * SUBJECTS {
+        house.tell_of(number, &format!("zone-{}", number % SUBJECTS));
+    }
+    house.until("all of it", || receiver.waiting() == 0).await;
+    let tries = fake.tries();
+    let taken: Vec<Instant> = tries.iter().map(|(at, _)| *at).filter(|at| *at >= back).collect();
+    assert_eq!(taken.len(), 3 * SUBJECTS);
+    let took = taken[taken.len() - 1] - taken[0];
+    assert!(took < Duration::from_secs(1), "{took:?} from the first to the last");
+    assert_in_order_for_a_subject(&fake.taken());
+    house.close().await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn so_many_steps_that_always_fail_that_the_breaker_opens_are_put_aside_all_the_same() -> Outcome {
+    const BAD: usize = 6;
+    let folder = tempfile::tempdir()?;
+    let mut house = House::open(folder.path(), u64::MAX)?;
+    let fake = Fake::new(&house.clock, |step| {
+        if step.number < BAD as u64 {
+            later()
+        } else {
+            Some(Sent::Done)
+        }
+    });
+    let receiver = house.receiver("picky", &fake)?;
+    for number in 0..BAD {
+        house.tell_of(number, &format!("zone-{number}"));
+    }
+    let begun = house.clock.now();
+    let mut good = 0;
+    while receiver.view().dead < OPTIONS.dead_letters_max {
+        assert!(house.clock.now() - begun < 8 * HOUR, "{:?}", receiver.view());
+        house.tell_of(BAD + good, "another");
+        good += 1;
+        house.pass(Duration::from_secs(60)).await;
+    }
+    let taken = fake.taken().len();
+    assert!(taken + 2 >= good, "{taken} of {good} others were taken");
+    house.close().await;
+    Ok(())
+}
+
+#[tokio::test]
 async fn one_that_never_answers_holds_up_no_other() -> Outcome {
     let folder = tempfile::tempdir()?;
     let mut house = House::open(folder.path(), u64::MAX)?;

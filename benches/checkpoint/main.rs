@@ -118,9 +118,13 @@ fn sizes(store: &CheckpointStore, seen: &mut BTreeMap<String, u64>) {
     }
 }
 
-#[tokio::main]
-async fn main() {
+fn main() {
     keep_memory();
+    let runtime = usher_engine::runtime::runtime().expect("a runtime");
+    runtime.block_on(measure());
+}
+
+async fn measure() {
     let argument = |at: usize, default: usize| {
         let given = std::env::args().nth(at).and_then(|text| text.parse().ok());
         given.unwrap_or(default)

@@ -138,11 +138,7 @@ async fn publish(clients: &[MqttClient], sent: &Sent, seconds: u64, what: impl F
 fn main() {
     keep_memory();
     usher_connectors::install_crypto_provider();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .expect("a runtime");
+    let runtime = usher_engine::runtime::runtime().expect("a runtime");
     let seconds = std::env::args()
         .filter_map(|argument| argument.parse().ok())
         .next()

@@ -197,11 +197,7 @@ fn main() {
             continue;
         }
         parts(&dir, events);
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .enable_all()
-            .build()
-            .expect("a runtime");
+        let runtime = usher_engine::runtime::runtime().expect("a runtime");
         runtime.block_on(start(&dir, events));
     }
 }

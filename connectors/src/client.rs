@@ -9,8 +9,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use rumqttc::{MqttOptions, PublishNoticeError, PublishOptions};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use rumqttc::{MqttOptions, PublishNoticeError, PublishOptions, SubscribeFilterInput};
+use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::task::coop::unconstrained;
 use tokio::time::Instant;
 use tracing::{debug, warn};
@@ -27,6 +27,13 @@ use crate::publisher::{Publication, PublishError, check_topic};
 const ATTEMPTS_MAX: u32 = 8;
 /// How long a dropped client may still finish what is under way.
 const LINGER: Duration = Duration::from_secs(5);
+/// Topics that may wait to be told as retained. Beyond it they are told at the next connection.
+const RETAINED: usize = 65_536;
+/// Filters in one subscription; some brokers take no more.
+const FILTERS: usize = 8;
+/// Connections lost in a row before the broker had answered a subscription, after which none is asked for: some brokers hang
+/// up in place of a refusal, and to publish is what the client is for.
+const UNANSWERED_MAX: u32 = 2;
 
 /// How a client connects and how much it has under way.
 #[derive(Debug, Clone)]
@@ -45,6 +52,8 @@ pub struct ClientOptions {
     pub ca_file: Option<PathBuf>,
     /// How long [`MqttClient::connect_with`] tries before it says why it cannot.
     pub patience: Duration,
+    /// Filters of topics of which [`MqttClient::next_retained`] tells what the broker retains.
+    pub retained: Vec<String>,
 }
 
 impl ClientOptions {
@@ -58,6 +67,7 @@ impl ClientOptions {
             keep_alive: Duration::from_secs(30),
             ca_file: None,
             patience: Duration::from_secs(10),
+            retained: Vec::new(),
         }
     }
 }
@@ -88,6 +98,7 @@ pub struct MqttClient {
     window_size: u32,
     max_packet_bytes: usize,
     state: watch::Receiver<LinkState>,
+    retained: Mutex<mpsc::Receiver<Arc<str>>>,
 }
 
 /// Resolves when the broker has the message. Dropping it does not take the message back.
@@ -176,6 +187,7 @@ impl MqttClient {
         // Permits bound what is in this queue, so that sending into it never waits.
         let (orders, incoming) = mpsc::channel(usize::from(window));
         let (state, watched) = watch::channel(LinkState::Connecting);
+        let (retained, topics) = mpsc::channel(RETAINED);
         let sending = Sending {
             mqtt,
             url,
@@ -184,6 +196,10 @@ impl MqttClient {
             again: VecDeque::new(),
             back_off: BackOff::default(),
             state,
+            filters: options.retained,
+            retained,
+            asked: 0,
+            unanswered: 0,
             closing: None,
         };
         tokio::spawn(sending.run(incoming));
@@ -193,7 +209,18 @@ impl MqttClient {
             window_size: u32::from(window),
             max_packet_bytes: options.max_packet_bytes,
             state: watched,
+            retained: Mutex::new(topics),
         })
+    }
+
+    /// The next topic below [`ClientOptions::retained`] that the broker retained something under when it was connected. They
+    /// are told at each connection, up to 65,536 ahead of whoever listens; it never resolves where there are no filters. A future
+    /// that is dropped loses none.
+    pub async fn next_retained(&self) -> Arc<str> {
+        match self.retained.lock().await.recv().await {
+            Some(topic) => topic,
+            None => std::future::pending().await,
+        }
     }
 
     /// Publishes. Waits while the window is full; the ticket resolves at the broker's PUBACK, and at once after
@@ -266,6 +293,12 @@ struct Sending {
     again: VecDeque<Order>,
     back_off: BackOff,
     state: watch::Sender<LinkState>,
+    /// What is asked at each connection about what the broker retains, and where its topics are told.
+    filters: Vec<String>,
+    retained: mpsc::Sender<Arc<str>>,
+    /// Subscriptions that this connection has not answered yet, and connections that were lost so, in a row.
+    asked: usize,
+    unanswered: u32,
     /// Set once nobody can order any more: until when what is left may still go out.
     closing: Option<Instant>,
 }
@@ -284,6 +317,7 @@ impl Sending {
                 Served::Lost(reason) => reason,
             };
             self.take_back(&reason);
+            self.note_unanswered(&reason);
             let wait = self.back_off.wait();
             debug!(broker = %self.url, %reason, wait_ms = wait.as_millis(), "publishing connection lost");
             self.state.send_replace(LinkState::Lost(reason));
@@ -329,9 +363,20 @@ impl Sending {
                         connected = true;
                         self.back_off.reset();
                         self.state.send_replace(LinkState::Connected);
+                        if let Err(reason) = self.ask_for_retained(&link) {
+                            return Served::Lost(reason);
+                        }
                     }
                     LinkEvent::Lost(reason) => return Served::Lost(reason),
-                    LinkEvent::Subscribed(_) | LinkEvent::Message(..) => {}
+                    LinkEvent::Retained(topic) => self.tell_retained(&topic),
+                    LinkEvent::Subscribed(answer) => {
+                        self.asked = self.asked.saturating_sub(1);
+                        self.unanswered = 0;
+                        if let Err(reason) = answer {
+                            self.warn_of_refusal(&reason);
+                        }
+                    }
+                    LinkEvent::Message(..) => {}
                 },
                 Some(order) = incoming.recv(), if connected => {
                     if let Err(reason) = self.send(&link, order).await {
@@ -340,6 +385,49 @@ impl Sending {
                 }
                 _ = look.tick() => {}
             }
+        }
+    }
+
+    /// A subscription brings what is retained at once, and no link has one before.
+    fn ask_for_retained(&mut self, link: &Link) -> Result<(), String> {
+        for filters in self.filters.chunks(FILTERS) {
+            let filters = filters.iter().map(|filter| {
+                // What goes out from here needs not come back.
+                SubscribeFilterInput::new(filter.as_str(), rumqttc::QoS::AtLeastOnce).no_local(true)
+            });
+            link.client
+                .try_subscribe_many(filters)
+                .map_err(|error| error.to_string())?;
+            self.asked += 1;
+        }
+        Ok(())
+    }
+
+    /// The connection is lost.
+    fn note_unanswered(&mut self, reason: &str) {
+        if std::mem::take(&mut self.asked) == 0 {
+            return;
+        }
+        self.unanswered += 1;
+        if self.unanswered >= UNANSWERED_MAX {
+            self.warn_of_refusal(reason);
+            self.filters.clear();
+        }
+    }
+
+    fn warn_of_refusal(&self, reason: &str) {
+        warn!(
+            broker = %self.url, reason, filters = self.filters.join(" "),
+            "the broker does not say what it retains; leave to subscribe to these filters would be right"
+        );
+    }
+
+    fn tell_retained(&self, topic: &[u8]) {
+        // Publishing must not wait for whoever does not listen.
+        if let Ok(topic) = std::str::from_utf8(topic)
+            && self.retained.try_send(topic.into()).is_err()
+        {
+            debug!(broker = %self.url, %topic, "so much is retained that this is told at the next connection");
         }
     }
 

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use rumqttc::{
     AsyncClient, ConnectReturnCode, ConnectionError, Event, MqttOptions, Packet, Publish, SubscribeReasonCode,
 };
@@ -23,6 +24,8 @@ pub(crate) enum LinkEvent {
     Subscribed(Result<(), String>),
     /// A message arrived and was let in.
     Message(Publish, Passage),
+    /// The broker retains something under this topic; only without an entrance.
+    Retained(Bytes),
     /// The connection is over, with the reason in words. Nothing follows.
     Lost(String),
 }
@@ -35,9 +38,9 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    /// Begins to connect. `events` is how many events may wait for the holder; messages come in by `entrance`, and without one
-    /// are passed over. Requests may wait without a bound of their own: each answers a message or takes a place in a window,
-    /// and those are bounded.
+    /// Begins to connect. `events` is how many events may wait for the holder; messages come in by `entrance`; without one
+    /// they are passed over, but for the topics of those that the broker retains. Requests may wait without a bound of their own: each answers a message, takes a place in a window, or
+    /// asks for what is wanted of the connection, and those are bounded.
     pub(crate) fn open(options: MqttOptions, events: usize, entrance: Option<Entrance>) -> Self {
         // Something is heard at least once a keep-alive; beyond twice that, the event loop hangs.
         let stall = options.keep_alive() * 2 + CONNECT_TIMEOUT;
@@ -82,11 +85,16 @@ async fn drive(
         let event = match tokio::time::timeout(stall, event_loop.poll()).await {
             // Without room nothing more is read, so that the broker waits.
             Ok(Ok(Event::Incoming(Packet::Publish(publish)))) => {
-                let Some(entrance) = &entrance else { continue };
-                let Some(passage) = entrance.admit(&publish).await else {
+                if let Some(entrance) = &entrance {
+                    let Some(passage) = entrance.admit(&publish).await else {
+                        continue;
+                    };
+                    LinkEvent::Message(publish, passage)
+                } else if publish.retain {
+                    LinkEvent::Retained(publish.topic)
+                } else {
                     continue;
-                };
-                LinkEvent::Message(publish, passage)
+                }
             }
             Ok(Ok(Event::Incoming(Packet::ConnAck(_)))) => LinkEvent::Connected,
             Ok(Ok(Event::Incoming(Packet::SubAck(answer)))) => LinkEvent::Subscribed(subscribed(&answer.return_codes)),

@@ -31,6 +31,13 @@ pub trait Publisher: Send + Sync + 'static {
     /// # Errors
     /// [`PublishError`] says whether sending again can help.
     fn publish(&self, publication: Publication) -> BoxFuture<'_, Result<(), PublishError>>;
+
+    /// The next topic that the broker retained something under when it was connected, of those that whoever made this
+    /// publisher asked about. All of them, as far as the broker names them and somebody listens, are told at each
+    /// connection, also what went out through here; none is told when it changes. Never resolves where the broker keeps nothing for longer than this process.
+    fn next_retained(&self) -> BoxFuture<'_, Arc<str>> {
+        Box::pin(std::future::pending())
+    }
 }
 
 /// Why a message did not go out.

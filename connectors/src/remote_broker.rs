@@ -48,6 +48,8 @@ pub struct RemoteOptions {
     pub share_group: Option<String>,
     /// What to receive.
     pub topic_filter: String,
+    /// Filters of topics of which the publisher tells what the broker retains: see [`Publisher::next_retained`].
+    pub retained: Vec<String>,
     /// Where the session is kept, so that a restart continues it.
     pub session_file: PathBuf,
     /// The largest payload taken or sent, bytes.
@@ -75,6 +77,7 @@ impl RemoteOptions {
             client_id: "usher".to_owned(),
             share_group: None,
             topic_filter: "usher/in/#".to_owned(),
+            retained: Vec::new(),
             session_file: session_file.into(),
             max_packet_bytes: 16 << 20,
             receive_maximum: 1024,
@@ -104,6 +107,7 @@ impl RemoteBroker {
             max_packet_bytes: options.max_packet_bytes,
             keep_alive: options.keep_alive,
             ca_file: options.ca_file.clone(),
+            retained: options.retained.clone(),
             ..ClientOptions::new(options.url.clone(), format!("{}-out", options.client_id))
         };
         let source = RemoteSource::new(options)?;
@@ -153,6 +157,10 @@ impl Publisher for RemotePublisher {
                 })
             })
         })
+    }
+
+    fn next_retained(&self) -> BoxFuture<'_, Arc<str>> {
+        Box::pin(self.client.next_retained())
     }
 }
 
@@ -329,7 +337,7 @@ impl RemoteSource {
                     LinkEvent::Message(publish, passage) if stopping.is_none() => {
                         self.take(connection, publish, passage);
                     }
-                    LinkEvent::Message(..) => {}
+                    LinkEvent::Message(..) | LinkEvent::Retained(_) => {}
                     LinkEvent::Lost(_) if stopping.is_some() => return Over::Stopped,
                     LinkEvent::Lost(reason) => return Over::Lost(reason),
                 },

@@ -313,6 +313,11 @@ impl Alert {
     }
 }
 
+/// A filter of the topics under which alerts of a site are retained.
+pub(crate) fn alerts_of(site: &str) -> String {
+    format!("usher/out/{}/alert/+/+", level(site))
+}
+
 /// A name as one level of a topic: what would split it, be a wildcard, or have a broker close the connection becomes
 /// `_`. MQTT leaves it to brokers what they do about control characters and non-characters, and many close.
 pub fn level(name: &str) -> String {

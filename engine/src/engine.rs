@@ -30,6 +30,7 @@ use usher_queries::streams::VISIT;
 use self::receivers::webhooks;
 use self::sharing::{fluvio_parts, stays, take_up};
 use crate::added_queries;
+use crate::alert::alerts_of;
 use crate::bus::Bus;
 use crate::check::load_queries_with;
 use crate::clock::SystemClock;
@@ -201,7 +202,7 @@ impl Engine {
         let fence = Fence::default();
         let mut fluvio = fluvio_parts(&settings)?;
         let taken_up = take_up(&settings, &log, fluvio.as_mut(), &fence).await?;
-        let link = connect(&settings).await?;
+        let link = connect(&settings, &places).await?;
 
         let (asker, asks) = asking();
         let (settler, waiting) = settling();
@@ -601,7 +602,7 @@ async fn open_outbox(
     ))
 }
 
-async fn connect(settings: &Settings) -> Result<Link, EngineError> {
+async fn connect(settings: &Settings, places: &Places) -> Result<Link, EngineError> {
     let packet = usize::try_from(settings.mqtt_client.max_packet_bytes).unwrap_or(usize::MAX);
     match &settings.mqtt {
         Mqtt::Embedded(listen) => {
@@ -633,6 +634,11 @@ async fn connect(settings: &Settings) -> Result<Link, EngineError> {
                 receive_maximum: settings.mqtt_client.receive_maximum,
                 intake_bytes: settings.intake.queue_bytes,
                 max_packet_bytes: packet,
+                // Who is told of a part of the messages does not know all that stands.
+                retained: match &settings.mqtt_client.share_group {
+                    Some(_) => Vec::new(),
+                    None => places.sites().map(|site| alerts_of(&site.id)).collect(),
+                },
                 ..RemoteOptions::new(url.with_password(), settings.data.join("mqtt-session.json"))
             };
             let (source, publisher) = RemoteBroker::new(options).map_err(EngineError::failed)?;

@@ -79,6 +79,10 @@ impl Publisher for FencedPublisher {
             Some(_) => Box::pin(async { Err(PublishError::Closed) }),
         }
     }
+
+    fn next_retained(&self) -> BoxFuture<'_, Arc<str>> {
+        self.publisher.next_retained()
+    }
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use usher_connectors::client::{ClientOptions, MqttClient};
 use usher_connectors::message::QoS;
+use usher_connectors::publisher::{Publication, Publisher};
 use usher_connectors::remote_broker::{RemoteBroker, RemoteOptions};
 
 use crate::mosquitto::Mosquitto;
@@ -191,6 +192,62 @@ async fn a_client_sends_again_in_order_what_a_lost_broker_did_not_confirm() -> T
     assert_eq!(running.take().await?, "49");
     soon("the goodbye", device.disconnect()).await?;
     running.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn at_each_connection_it_is_told_what_the_broker_retains_and_nothing_else() -> TestResult {
+    let Some(broker) = Mosquitto::start()? else {
+        return Ok(());
+    };
+    let folder = tempfile::tempdir()?;
+    let other = MqttClient::connect(&broker.url(), "other").await?;
+    for topic in [
+        "usher/out/main/alert/crowded/hall",
+        "usher/out/annex/alert/crowded/hall",
+    ] {
+        other.publish(topic, "{}", QoS::AtLeastOnce, true).await?.await?;
+    }
+    let options = RemoteOptions {
+        retained: vec![
+            "usher/out/main/alert/+/+".to_owned(),
+            "usher/out/main/+/occupancy".to_owned(),
+        ],
+        ..RemoteOptions::new(broker.url(), folder.path().join("session"))
+    };
+    let (_source, publisher) = RemoteBroker::new(options)?;
+    let stray = soon("the one that is there", publisher.next_retained()).await?;
+    assert_eq!(&*stray, "usher/out/main/alert/crowded/hall");
+    let publish = |topic: &str, payload: &'static str| {
+        publisher.publish(Publication {
+            topic: topic.into(),
+            payload: payload.into(),
+            qos: QoS::AtLeastOnce,
+            retain: true,
+        })
+    };
+    publish("usher/out/main/hall/occupancy", "{}").await?;
+    publish(&stray, "").await?;
+    let late = "usher/out/main/alert/crowded/yard";
+    other.publish(late, "{}", QoS::AtLeastOnce, true).await?.await?;
+    // Who connects by the same name has the connection; it is found again.
+    soon(
+        "the goodbye",
+        MqttClient::connect(&broker.url(), "usher-out").await?.disconnect(),
+    )
+    .await?;
+    let mut told = Vec::new();
+    for _ in 0..2 {
+        told.push(
+            soon("what is there by now", publisher.next_retained())
+                .await?
+                .to_string(),
+        );
+    }
+    told.sort();
+    assert_eq!(told, [late, "usher/out/main/hall/occupancy"]);
+    let more = tokio::time::timeout(Duration::from_millis(500), publisher.next_retained()).await;
+    assert!(more.is_err(), "{more:?} was told as it changed");
+    Ok(())
 }
 
 #[tokio::test]

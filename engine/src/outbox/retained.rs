@@ -22,6 +22,8 @@ use crate::zones::ZoneView;
 const UNDER_WAY: usize = 32;
 /// How long to wait before trying again what the broker did not take.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
+/// How long the broker may retain what does not stand before it is cleared: what a crash took comes again when devices connect.
+const STRAY_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What a topic should show to whoever subscribes late.
 #[derive(Debug, Clone)]
@@ -147,6 +149,17 @@ impl Retained {
         self.wake.notify_one();
     }
 
+    /// The broker retains something where alerts are shown. What stands there is ours to say: a crash may have taken from the log
+    /// what raised an alert that was told already, and that may come again too late to raise it, or never.
+    fn clear_stray(&self, topic: Arc<str>) {
+        let mut waiting = self.lock();
+        if waiting.standing.contains_key(&topic) || waiting.shown.contains_key(&topic) {
+            return;
+        }
+        tracing::info!(%topic, "the broker retains an alert that does not stand; it is cleared there");
+        waiting.show(topic, Shown::Nothing);
+    }
+
     /// How much waits or is under way.
     pub(super) fn len(&self) -> usize {
         let waiting = self.lock();
@@ -211,7 +224,8 @@ impl Retained {
         (publication, received)
     }
 
-    /// Sends until `stop`; what the broker does not take is tried again, for as long as it takes.
+    /// Sends until `stop`; what the broker does not take is tried again, for as long as it takes. By then all that stands has been
+    /// shown, so that what else the broker has can be told from it.
     pub(super) async fn send(
         &self,
         publisher: &dyn Publisher,
@@ -223,7 +237,13 @@ impl Retained {
         // It may have failed before, with topics in its hands.
         self.give_back();
         let mut under_way = FuturesUnordered::new();
+        let mut heard: VecDeque<(Instant, Arc<str>)> = VecDeque::new();
         loop {
+            while heard.front().is_some_and(|(due, _)| *due <= clock.now())
+                && let Some((_, topic)) = heard.pop_front()
+            {
+                self.clear_stray(topic);
+            }
             while under_way.len() < UNDER_WAY
                 && let Some(topic) = self.next()
             {
@@ -248,6 +268,11 @@ impl Retained {
                         }
                     }
                 }
+                topic = publisher.next_retained() => heard.push_back((clock.now() + STRAY_PATIENCE, topic)),
+                () = async { match heard.front() {
+                    Some((due, _)) => clock.sleep_until(*due).await,
+                    None => std::future::pending().await,
+                } } => {}
                 () = self.wake.notified() => {}
             }
         }
@@ -378,6 +403,28 @@ mod tests {
         assert_eq!(next(&retained), Some((Arc::clone(&topic), shown)));
         assert!(retained.settle(topic, Ok(())));
         assert_eq!(next(&retained), None);
+    }
+
+    #[test]
+    fn what_the_broker_has_and_does_not_stand_is_cleared() {
+        let retained = Retained::default();
+        let (a, b) = (alert("a", "hall", State::Active), alert("b", "yard", State::Active));
+        retained.show_alert(&a, None);
+        retained.clear_stray(a.topic().into());
+        let (topic, shown) = next(&retained).expect("it waits");
+        assert_eq!(shown, of("a", "active"));
+        retained.clear_stray(a.topic().into());
+        assert!(retained.settle(topic, Ok(())));
+        retained.clear_stray(a.topic().into());
+        assert_eq!(next(&retained), None, "it stands");
+        retained.clear_stray(b.topic().into());
+        assert_eq!(retained.shown().len(), 1, "a checkpoint has it");
+        let (topic, shown) = next(&retained).expect("it is cleared");
+        assert_eq!((&*topic, shown), (b.topic().as_str(), None));
+        assert!(retained.settle(topic, Ok(())));
+        retained.show_alert(&b, None);
+        retained.clear_stray(b.topic().into());
+        assert_eq!(next(&retained).map(|(_, shown)| shown), Some(of("b", "active")));
     }
 
     #[test]

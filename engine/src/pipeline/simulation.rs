@@ -17,6 +17,7 @@ mod random;
 mod receivers;
 mod silence;
 mod starved;
+mod stray;
 mod world;
 
 use std::sync::{Arc, OnceLock};

@@ -73,3 +73,46 @@ async fn what_came_while_the_engine_was_away_comes_after_its_return() -> TestRes
     assert_eq!(zone["persons"], 3);
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_broker_of_ones_own_retains_and_does_not_stand_is_cleared_there() -> TestResult {
+    let Some(broker) = Mosquitto::start().await? else {
+        return Ok(());
+    };
+    let usher = Usher::start_with(&["--mqtt", &broker.url()])?;
+    until("readiness", || usher.get_text("/readyz"), |text| text == "ready\n").await?;
+    let gate = "usher/in/main/reading-room/gate/door-1";
+    broker.publish(gate, &["-m", r#"{"id":"m1","ts":"2026-03-02T09:00:00+08:00","in":47}"#])?;
+    broker.publish(gate, &["-m", r#"{"id":"m2","ts":"2026-03-02T09:00:11+08:00","out":0}"#])?;
+    let crowded = "usher/out/main/alert/zone_crowded";
+    let stands = format!("{crowded}/reading-room");
+    let mut out = Listener::subscribe(&broker.url(), "usher/out/+/alert/#").await?;
+    out.next("the alert", |heard| heard.topic == stands).await?;
+    let away = usher.crash()?;
+    // As an engine on another folder left them, or one that a crash made forget what it had told.
+    let (stray, other) = (
+        format!("{crowded}/attic"),
+        "usher/out/elsewhere/alert/zone_crowded/attic",
+    );
+    for topic in [stray.as_str(), other] {
+        broker.publish(topic, &["-r", "-m", r#"{"state":"active"}"#])?;
+        out.next("what is left", |heard| heard.topic == topic).await?;
+    }
+    let usher = away.start_again()?;
+    out.next("its end", |heard| heard.topic == stray && heard.payload.is_empty())
+        .await?;
+    until("readiness", || usher.get_text("/readyz"), |text| text == "ready\n").await?;
+    let mut late = Listener::subscribe(&broker.url(), "usher/out/+/alert/#").await?;
+    let mut left = Vec::new();
+    for _ in 0..2 {
+        let heard = late.next("what is retained", |heard| heard.retain).await?;
+        left.push((heard.topic.clone(), heard.json()["state"].clone()));
+    }
+    left.sort_by(|one, next| one.0.cmp(&next.0));
+    assert_eq!(
+        left,
+        [(other.to_owned(), "active".into()), (stands, "active".into())],
+        "another site is not its own"
+    );
+    Ok(())
+}

@@ -1,7 +1,7 @@
 //! The receivers of a simulation: a broker and one who is told by requests. They are slow, away, lose what they
 //! confirmed, and remember all they took.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -55,6 +55,8 @@ struct State {
     life: usize,
     taken: Vec<Taken>,
     retained: BTreeMap<String, Bytes>,
+    /// Topics of alerts that it retained when the newest life began, as far as they are not told.
+    listed: VecDeque<Arc<str>>,
     /// Which connection it is; what was under way on an earlier one is not confirmed.
     connection: u64,
     away_until: Instant,
@@ -74,6 +76,7 @@ impl Far {
                 life: 0,
                 taken: Vec::new(),
                 retained: BTreeMap::new(),
+                listed: VecDeque::new(),
                 connection: 0,
                 away_until: now,
                 is_slow: false,
@@ -92,6 +95,8 @@ impl Far {
     pub(super) fn live(&self, life: usize) {
         let mut state = self.lock();
         state.life = life;
+        let topics = state.retained.keys().filter(|topic| topic.contains("/alert/"));
+        state.listed = topics.map(|topic| Arc::from(topic.as_str())).collect();
         state.connection += 1;
         let now = self.clock.now();
         (state.last_taken, state.last_done) = (now, now);
@@ -175,6 +180,24 @@ impl Publisher for SimBroker {
             match far.lock().connection == connection {
                 true => Ok(()),
                 false => Err(lost()),
+            }
+        })
+    }
+
+    fn next_retained(&self) -> BoxFuture<'_, Arc<str>> {
+        let far = &self.0;
+        Box::pin(async move {
+            loop {
+                let away_until = far.lock().away_until;
+                if away_until <= far.clock.now() {
+                    break;
+                }
+                far.clock.sleep_until(away_until).await;
+            }
+            let listed = far.lock().listed.pop_front();
+            match listed {
+                Some(topic) => topic,
+                None => std::future::pending().await,
             }
         })
     }

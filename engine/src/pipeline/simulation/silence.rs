@@ -22,6 +22,7 @@ pub(super) struct House {
     folder: TempDir,
     pub(super) ground: Ground,
     life: Option<Life>,
+    lives: usize,
 }
 
 impl House {
@@ -42,12 +43,15 @@ impl House {
             folder: tempfile::tempdir().expect("there is room for a folder"),
             ground,
             life: None,
+            lives: 0,
         };
         house.begin();
         house
     }
 
     fn begin(&mut self) {
+        self.ground.broker.live(self.lives);
+        self.lives += 1;
         let life = Life::begin(&self.runtime, &self.ground, &self.folder.path().join("checkpoints"));
         self.life = Some(life);
     }
@@ -57,7 +61,7 @@ impl House {
     }
 
     /// The disk loses what it had not taken, and the state has to be worked out from the log alone.
-    fn kill(&mut self) {
+    pub(super) fn kill(&mut self) {
         let life = self.life.take().expect("it runs");
         life.crash(&self.runtime);
         self.ground.log.lose_all();
@@ -65,7 +69,7 @@ impl House {
         self.begin();
     }
 
-    fn pass(&mut self, zone: &str, entered: u32) {
+    pub(super) fn pass(&mut self, zone: &str, entered: u32) {
         self.hear(&format!("{zone}/gate/{zone}-1"), &format!(r#""in":{entered}"#));
     }
 

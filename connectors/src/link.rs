@@ -39,8 +39,8 @@ pub(crate) struct Link {
 
 impl Link {
     /// Begins to connect. `events` is how many events may wait for the holder; messages come in by `entrance`; without one
-    /// they are passed over, but for the topics of those that the broker retains. Requests may wait without a bound of their own: each answers a message, takes a place in a window, or
-    /// asks for what is wanted of the connection, and those are bounded.
+    /// they are passed over, but for the topics of those that the broker retains. Requests may wait without a bound of their own:
+    /// each answers a message, takes a place in a window, or asks for what is wanted of the connection, and those are bounded.
     pub(crate) fn open(options: MqttOptions, events: usize, entrance: Option<Entrance>) -> Self {
         // Something is heard at least once a keep-alive; beyond twice that, the event loop hangs.
         let stall = options.keep_alive() * 2 + CONNECT_TIMEOUT;

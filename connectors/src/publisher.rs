@@ -34,7 +34,8 @@ pub trait Publisher: Send + Sync + 'static {
 
     /// The next topic that the broker retained something under when it was connected, of those that whoever made this
     /// publisher asked about. All of them, as far as the broker names them and somebody listens, are told at each
-    /// connection, also what went out through here; none is told when it changes. Never resolves where the broker keeps nothing for longer than this process.
+    /// connection, also what went out through here; none is told when it changes. Never resolves where the broker keeps nothing
+    /// for longer than this process.
     fn next_retained(&self) -> BoxFuture<'_, Arc<str>> {
         Box::pin(std::future::pending())
     }

@@ -370,13 +370,15 @@ impl Receiver {
             }
             Sent::Refused(reason) => {
                 inner.failed += 1;
-                self.answered(inner);
                 match step {
                     Some(step) => {
+                        self.answered(inner);
                         inner.lane.fail(number, now, inner.taking_since);
                         self.bury(inner, step, reason, now);
                     }
                     None => {
+                        // Nobody was asked.
+                        inner.breaker.give_back(now);
                         inner.lost += 1;
                         let settled = inner.lane.done(number);
                         self.journal.settle(&self.name, &settled, None);

@@ -4,9 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringArray, new_empty_array};
-use arrow::compute::concat;
-use arrow::datatypes::{DataType, Int64Type};
+use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringArray};
+use arrow::datatypes::Int64Type;
 use datafusion::common::{Result, internal_datafusion_err};
 
 use super::operand::PatternRow;
@@ -14,7 +13,7 @@ use super::operator::{MatchRecognize, Waiting, key_of};
 use super::partition::Partition;
 use crate::capture::named_batch;
 use crate::capture::noting::{Id, KeepsRows, Mark, Noting, Rows};
-use crate::value::Value;
+use crate::value::{Value, column_of};
 
 /// A row that the watermark has not passed.
 const WAITS: i64 = 0;
@@ -150,7 +149,7 @@ impl MatchRecognize {
         for index in 0..self.prepared.input.fields().len() {
             let data_type = self.prepared.field(index).data_type();
             let cells = lines.iter().map(|line| line.values.get(index).unwrap_or(&Value::Null));
-            columns.push((format!("column{index}"), column_of(cells, data_type)?));
+            columns.push((format!("column{index}"), column_of(data_type, cells)?));
         }
         Ok(columns)
     }
@@ -289,27 +288,5 @@ impl KeepsRows for MatchRecognize {
 
     fn texts(&self) -> HashMap<String, String> {
         HashMap::from([("watermark".to_owned(), self.watermark.to_string())])
-    }
-}
-
-/// A column of values of one type.
-fn column_of<'a>(values: impl Iterator<Item = &'a Value>, data_type: &DataType) -> Result<ArrayRef> {
-    match data_type {
-        DataType::Utf8 => Ok(Arc::new(values.map(Value::text).collect::<StringArray>())),
-        DataType::Int64 => {
-            let numbers = values.map(|value| match value {
-                Value::Int(number) => Some(*number),
-                _ => None,
-            });
-            Ok(Arc::new(numbers.collect::<Int64Array>()))
-        }
-        other => {
-            let cells: Vec<ArrayRef> = values.map(|value| value.to_array(other)).collect();
-            if cells.is_empty() {
-                return Ok(new_empty_array(other));
-            }
-            let cells: Vec<&dyn Array> = cells.iter().map(AsRef::as_ref).collect();
-            Ok(concat(&cells)?)
-        }
     }
 }

@@ -201,8 +201,11 @@ impl Taken {
     /// When they have other columns.
     pub(crate) fn push(&mut self, rows: RecordBatch) -> Result<()> {
         self.rows_in_chain += rows.num_rows();
-        if rows.num_rows() >= TOGETHER || rows.get_array_memory_size() >= LARGE_ROW * rows.num_rows().max(8) {
-            // Copying it would take longer than it is worth.
+        let large = LARGE_ROW * rows.num_rows();
+        // What each of a few small rows takes beside itself may be as much: a second look, which is dearer, is at themselves.
+        let are_large = || rows.get_array_memory_size() >= large && bytes_of(&rows) >= large;
+        if rows.num_rows() >= TOGETHER || are_large() {
+            // Copying them would take longer than it is worth: 512 sketches of 16 KiB are five milliseconds.
             self.end_few();
             self.rows.push(rows);
             return Ok(());

@@ -276,3 +276,33 @@ fn what_is_taken_a_few_rows_at_a_time_takes_hardly_more_memory_than_what_is_take
         "{bit_by_bit:?} (batches, bytes), and at once {at_once:?}"
     );
 }
+
+#[test]
+fn of_rows_that_are_taken_one_by_one_small_ones_are_put_together_and_large_ones_stay_where_they_are() {
+    const ROWS: usize = TOGETHER + 100;
+    let taken = |bytes: usize| {
+        let mut taken = Taken::new();
+        let row = || {
+            let text: ArrayRef = Arc::new(arrow::array::BinaryArray::from_vec(vec![&vec![7; bytes]]));
+            // As wide as what is kept of an event.
+            let columns = (0..25).map(|number| {
+                (
+                    format!("number{number}"),
+                    Arc::new(Int64Array::from(vec![1])) as ArrayRef,
+                )
+            });
+            named_batch(columns.chain([("text".to_owned(), text)]).collect(), 1).expect("a row")
+        };
+        (0..ROWS).for_each(|_| taken.push(row()).expect("rows of the same columns"));
+        let head = Head {
+            windows: Vec::new(),
+            said: Vec::new(),
+            has_windows: false,
+        };
+        let (captured, _) = taken.capture(head.with(HashMap::new()), ROWS);
+        captured.rows.iter().map(RecordBatch::num_rows).collect::<Vec<_>>()
+    };
+    let small = taken(8);
+    assert_eq!((small[0], small.len()), (TOGETHER, 101), "{small:?}");
+    assert_eq!(taken(16 << 10), vec![1; ROWS]);
+}

@@ -217,6 +217,8 @@ pub struct Perception {
     pub erasures: Erasures,
     /// Events of which rows wait in queries.
     at_hand: AtHand,
+    /// The part at which taking ahead of the next capture goes on.
+    gathering: usize,
     now_us: i64,
     /// Steps that came of restoring, to be told when all is restored.
     unsaid: Vec<Step>,
@@ -250,6 +252,7 @@ impl Perception {
             places,
             queries,
             at_hand: AtHand::default(),
+            gathering: 0,
             now_us: 0,
             unsaid: Vec::new(),
             options,

@@ -44,6 +44,8 @@ pub(crate) struct Pipeline {
     leaves: Vec<(String, usize)>,
     /// How many operators were taken out, those that rows meet first: they run elsewhere, for several queries at once.
     taken_out: usize,
+    /// The operator at which taking ahead of the next capture goes on.
+    gathering: usize,
     /// Rows between two operators; empty between two steps.
     spare: Vec<Rows>,
     spare_next: Vec<Rows>,
@@ -195,13 +197,19 @@ impl Pipeline {
         Ok(parts)
     }
 
-    /// Takes what has changed in its operators since the last capture, about `room` rows, ahead of the next one.
+    /// Takes what has changed in its operators since the last capture, about `room` rows, ahead of the next one; it goes on
+    /// where the last call ended.
     pub(crate) fn gather(&mut self, room: &mut usize) -> Result<()> {
-        for node in self.nodes.iter_mut().filter(|node| node.is_touched) {
+        for _ in 0..self.nodes.len() {
+            self.gathering %= self.nodes.len();
+            let node = &mut self.nodes[self.gathering];
+            if node.is_touched {
+                node.operator.gather(room)?;
+            }
             if *room == 0 {
                 break;
             }
-            node.operator.gather(room)?;
+            self.gathering += 1;
         }
         Ok(())
     }

@@ -66,6 +66,8 @@ pub struct QuerySet {
     watched: BTreeSet<String>,
     /// Who agrees to what queries are for; `None` where everybody does.
     consent: Option<Arc<dyn Consent>>,
+    /// The query at which taking ahead of the next capture goes on.
+    gathering: usize,
     /// Grows with each change of what statements may read or what runs.
     version: u64,
 }
@@ -83,6 +85,7 @@ impl Default for QuerySet {
             memory: DEFAULT_MEMORY,
             watched: BTreeSet::new(),
             consent: None,
+            gathering: 0,
             version: 0,
         }
     }

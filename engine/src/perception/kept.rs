@@ -31,28 +31,47 @@ const PUBLIC: &str = "public";
 /// Watermarks, that of the queries, the newest event time, our clock.
 type Clock = (Watermarks, Option<i64>, Option<i64>, i64);
 
+/// Takes what has changed in a part.
+type Gather = fn(&mut Perception, &mut usize) -> Result<(), String>;
+
+/// The parts that are taken ahead of a capture.
+const GATHERED: [Gather; 15] = [
+    |all, room| all.queries.gather(room).map_err(|error| error.strip_backtrace()),
+    |all, room| done(all.identity.gather(room)),
+    |all, room| done(all.consents.gather(room)),
+    |all, room| done(all.people.gather(room)),
+    |all, room| done(all.points.gather(room)),
+    |all, room| done(all.messages.gather(room)),
+    |all, room| done(all.measures.gather(room)),
+    |all, room| done(all.lookups.gather(room)),
+    |all, room| done(all.erasures.gather(room)),
+    |all, room| done(all.alerts.gather(room)),
+    |all, room| done(all.observing.totals.gather(room)),
+    |all, room| done(all.observing.balances.gather(room)),
+    |all, room| done(all.devices.gather(room)),
+    |all, room| done(all.zones.gather(room)),
+    |all, room| done(all.seats.gather(room)),
+];
+
+fn done((): ()) -> Result<(), String> {
+    Ok(())
+}
+
 impl Perception {
     /// Takes what has changed since the last capture, about `room` rows of it, ahead of the next one. Where room is left,
-    /// all is taken that has changed by now.
+    /// all is taken that has changed by now. It goes on where the last call ended: parts that change with every event are
+    /// taken again when all others had their turn.
     ///
     /// # Errors
     /// In words, when a query's state can't be made into rows. Then [`Perception::capture_anew`].
     pub fn gather(&mut self, room: &mut usize) -> Result<(), String> {
-        self.queries.gather(room).map_err(|error| error.strip_backtrace())?;
-        self.identity.gather(room);
-        self.consents.gather(room);
-        self.people.gather(room);
-        self.points.gather(room);
-        self.messages.gather(room);
-        self.measures.gather(room);
-        self.lookups.gather(room);
-        self.erasures.gather(room);
-        self.alerts.gather(room);
-        self.observing.totals.gather(room);
-        self.observing.balances.gather(room);
-        self.devices.gather(room);
-        self.zones.gather(room);
-        self.seats.gather(room);
+        for _ in 0..GATHERED.len() {
+            GATHERED[self.gathering](self, room)?;
+            if *room == 0 {
+                break;
+            }
+            self.gathering = (self.gathering + 1) % GATHERED.len();
+        }
         Ok(())
     }
 

@@ -306,3 +306,46 @@ fn of_rows_that_are_taken_one_by_one_small_ones_are_put_together_and_large_ones_
     assert_eq!((small[0], small.len()), (TOGETHER, 101), "{small:?}");
     assert_eq!(taken(16 << 10), vec![1; ROWS]);
 }
+
+#[test]
+fn what_changes_between_all_turns_is_not_taken_in_each_of_them() {
+    const ROWS: usize = 2_000;
+    let mut queries = queries(
+        "CREATE QUERY taken AS SELECT zone, window_start, count(*) AS n
+             FROM TUMBLE(seat, event_time, INTERVAL '1 day') GROUP BY zone, window_start, window_end;
+         CREATE QUERY pairs AS SELECT a.event_id AS a, b.event_id AS b FROM rfid a JOIN click b ON a.zone = b.zone
+             AND b.event_time BETWEEN a.event_time AND a.event_time + INTERVAL '1 hour';",
+    );
+    let at = |stream: &'static str, number: usize| Event {
+        time: 100 * SECOND + number as i64,
+        left: 100 * SECOND + number as i64,
+        number: 1,
+        ..event(stream, 0, 0)
+    };
+    let reads: Vec<Event> = (0..ROWS).map(|number| at("rfid", number)).collect();
+    push(
+        &mut queries,
+        &(0..ROWS).zip(&reads).collect::<Vec<_>>(),
+        &mut Vec::new(),
+    );
+    let (mut turns, mut chain) = (0, Chain::default());
+    loop {
+        push(
+            &mut queries,
+            &[(ROWS + turns, &at("seat", ROWS + turns))],
+            &mut Vec::new(),
+        );
+        let mut room = 16;
+        queries.gather(&mut room).expect("it can be captured");
+        turns += 1;
+        if room > 0 {
+            break;
+        }
+    }
+    let rows = chain.take(&mut queries);
+    chain.hold_against(&mut queries, "in turns");
+    assert!(
+        (ROWS..ROWS + 10).contains(&rows),
+        "{rows} rows of {ROWS} were captured in {turns} turns"
+    );
+}

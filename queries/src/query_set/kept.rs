@@ -23,16 +23,20 @@ impl QuerySet {
     }
 
     /// Takes what has changed in the queries since the last capture, about `room` rows, ahead of the next one. Where room is
-    /// left there is nothing more to take.
+    /// left there is nothing more to take. It goes on where the last call ended: what changes with every event is taken again
+    /// when all others had their turn, and not before each of them.
     ///
     /// # Errors
     /// As for [`QuerySet::capture`].
     pub fn gather(&mut self, room: &mut usize) -> Result<()> {
-        for query in &mut self.queries {
+        for _ in 0..self.queries.len() {
+            // There may be fewer than when the last call ended.
+            self.gathering %= self.queries.len();
+            self.queries[self.gathering].gather(room)?;
             if *room == 0 {
                 break;
             }
-            query.gather(room)?;
+            self.gathering += 1;
         }
         Ok(())
     }

@@ -51,6 +51,29 @@ fn of_many_alerts_those_alone_are_captured_that_changed() {
 }
 
 #[test]
+fn what_changes_between_all_turns_is_not_taken_in_each_of_them() {
+    let at_once = taken(&mut full());
+    let mut house = full();
+    // What changes in each turn is part of what comes first and of what comes last, with much in between.
+    let mut turns = 0;
+    loop {
+        turns += 1;
+        house.pass(10 + turns as i64, "z7", 1);
+        let mut room = 20;
+        house.perception.gather(&mut room).expect("it can be captured");
+        if room > 0 {
+            break;
+        }
+    }
+    let all = taken(&mut house);
+    assert!(turns > 4 * ZONES / 20, "{turns} turns");
+    assert!(
+        all < at_once + turns / 2,
+        "{all} rows in {turns} turns, and {at_once} at once"
+    );
+}
+
+#[test]
 fn alerts_that_were_captured_bit_by_bit_are_those_that_there_were() {
     let mut house = full();
     let mut chain: std::collections::BTreeMap<String, Vec<bytes::Bytes>> = std::collections::BTreeMap::new();

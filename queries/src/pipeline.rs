@@ -4,7 +4,7 @@ mod window;
 
 use datafusion::common::Result;
 
-use crate::capture::{CapturedOperator, next_operator};
+use crate::capture::{CapturedOperator, Renewal, next_operator};
 use crate::operator::{Context, Footprint, Operator, Progress};
 use crate::row::Rows;
 
@@ -214,8 +214,9 @@ impl Pipeline {
         Ok(())
     }
 
-    /// What has changed in each operator since the last capture, with its number in the pipeline.
-    pub(crate) fn capture(&mut self) -> Result<Vec<(usize, CapturedOperator)>> {
+    /// What has changed in each operator since the last capture, with its number in the pipeline. `renewal` says which of them
+    /// begin anew in the next one.
+    pub(crate) fn capture(&mut self, renewal: &mut Renewal) -> Result<Vec<(usize, CapturedOperator)>> {
         let mut all = Vec::new();
         for (index, node) in self.nodes.iter_mut().enumerate() {
             let number = self.taken_out + index;
@@ -230,6 +231,9 @@ impl Pipeline {
                     None => continue,
                 },
             };
+            if captured.chain.is_some_and(|chain| renewal.is_for(chain)) {
+                node.operator.capture_anew();
+            }
             node.captured = Some(captured.operator);
             node.is_touched = false;
             all.push((number, captured));

@@ -23,6 +23,7 @@ use rustc_hash::FxHashMap;
 use self::planning::{entry_of, planned};
 use self::sharing::{SharedWindows, Turn};
 use self::time::Time;
+use crate::capture::Renewal;
 use crate::catalog::{Catalog, Entry, Relation};
 use crate::civil_time::OpeningHours;
 use crate::error::{QueryError, nearest};
@@ -68,6 +69,8 @@ pub struct QuerySet {
     consent: Option<Arc<dyn Consent>>,
     /// The query at which taking ahead of the next capture goes on.
     gathering: usize,
+    /// Which operators begin anew in the next capture.
+    renewal: Renewal,
     /// Grows with each change of what statements may read or what runs.
     version: u64,
 }
@@ -86,6 +89,7 @@ impl Default for QuerySet {
             watched: BTreeSet::new(),
             consent: None,
             gathering: 0,
+            renewal: Renewal::default(),
             version: 0,
         }
     }

@@ -19,7 +19,7 @@ use datafusion::common::{DataFusionError, Result};
 pub(crate) use self::kept::Kept;
 pub(crate) use self::part::{Part, agree, union};
 use crate::aggregate::AggregatePlan;
-use crate::capture::CapturedOperator;
+use crate::capture::{CapturedOperator, Renewal};
 use crate::flow::Flow;
 use crate::operator::{Context, Footprint, LateRow, Operator, Progress};
 use crate::pipeline::Pipeline;
@@ -179,10 +179,10 @@ impl SharedWindow {
         }
     }
 
-    /// What has changed in the window since the last capture.
-    pub(crate) fn capture(&mut self) -> Result<Option<CapturedOperator>> {
+    /// What has changed in the window since the last capture. `renewal` says whether it begins anew in the next one.
+    pub(crate) fn capture(&mut self, renewal: &mut Renewal) -> Result<Option<CapturedOperator>> {
         // What is below it keeps nothing.
-        Ok(self.pipeline.capture()?.pop().map(|(_, captured)| captured))
+        Ok(self.pipeline.capture(renewal)?.pop().map(|(_, captured)| captured))
     }
 
     /// Each of those that share it has had its turn.

@@ -109,11 +109,7 @@ impl Aggregate {
         let Some(noting) = &mut self.noting else {
             return datafusion::common::internal_err!("what changes is noted from the first capture on");
         };
-        let (captured, goes_on) = noting.taken.capture(head, kept);
-        if !goes_on {
-            self.end_noting();
-        }
-        Ok(captured)
+        Ok(noting.taken.capture(head, kept))
     }
 
     /// Takes all rows that wait, each time: they are few, and wait for a moment.

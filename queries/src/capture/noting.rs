@@ -177,15 +177,10 @@ pub(crate) trait KeepsRows {
             has_windows: false,
         };
         let (head, kept) = (head.with(self.texts()), self.rows_kept());
-        let noting = self.noting();
-        let Some(of_rows) = noting else {
+        let Some(noting) = self.noting() else {
             return internal_err!("what changes is noted from the first capture on");
         };
-        let (captured, goes_on) = of_rows.taken.capture(head, kept);
-        if !goes_on {
-            *noting = None;
-        }
-        Ok(captured)
+        Ok(noting.taken.capture(head, kept))
     }
 }
 

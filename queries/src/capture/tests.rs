@@ -278,33 +278,48 @@ fn what_is_taken_a_few_rows_at_a_time_takes_hardly_more_memory_than_what_is_take
 }
 
 #[test]
-fn of_rows_that_are_taken_one_by_one_small_ones_are_put_together_and_large_ones_stay_where_they_are() {
-    const ROWS: usize = TOGETHER + 100;
-    let taken = |bytes: usize| {
-        let mut taken = Taken::new();
-        let row = || {
-            let text: ArrayRef = Arc::new(arrow::array::BinaryArray::from_vec(vec![&vec![7; bytes]]));
-            // As wide as what is kept of an event.
-            let columns = (0..25).map(|number| {
-                (
-                    format!("number{number}"),
-                    Arc::new(Int64Array::from(vec![1])) as ArrayRef,
-                )
-            });
-            named_batch(columns.chain([("text".to_owned(), text)]).collect(), 1).expect("a row")
-        };
-        (0..ROWS).for_each(|_| taken.push(row()).expect("rows of the same columns"));
-        let head = Head {
-            windows: Vec::new(),
-            said: Vec::new(),
-            has_windows: false,
-        };
-        let (captured, _) = taken.capture(head.with(HashMap::new()), ROWS);
-        captured.rows.iter().map(RecordBatch::num_rows).collect::<Vec<_>>()
+fn what_gets_long_at_once_begins_anew_in_turns() {
+    const QUERIES: usize = 16;
+    const ZONES: usize = 250;
+    let sql = |number: usize| {
+        format!(
+            "CREATE QUERY silent_{number} AS SELECT zone, absent_at FROM ABSENT(rfid, event_time, zone, INTERVAL '{number} hours');"
+        )
     };
-    let small = taken(8);
-    assert_eq!((small[0], small.len()), (TOGETHER, 101), "{small:?}");
-    assert_eq!(taken(16 << 10), vec![1; ROWS]);
+    let mut queries = queries(&(1..=QUERIES).map(sql).collect::<String>());
+    let mut chain = Chain::default();
+    let (mut renewed, mut longest) = (Vec::new(), 0);
+    for round in 0..60 {
+        let read = |number: usize| Event {
+            time: 100 * SECOND + (round * ZONES + number) as i64,
+            left: 100 * SECOND + (round * ZONES + number) as i64,
+            zone: number as u8,
+            number: 1,
+            ..event("rfid", 0, 0)
+        };
+        let events: Vec<Event> = (0..ZONES).map(read).collect();
+        push(
+            &mut queries,
+            &(0..ZONES).zip(&events).collect::<Vec<_>>(),
+            &mut Vec::new(),
+        );
+        let before: Vec<u64> = chain.operators.keys().copied().collect();
+        chain.take(&mut queries);
+        let is_new = |operator: &&u64| !before.contains(operator);
+        renewed.push(chain.operators.keys().filter(is_new).count());
+        let lengths = chain.operators.values().map(|(rows, _)| rows.len());
+        longest = lengths.fold(longest, usize::max);
+        chain.hold_against(&mut queries, "in turns");
+    }
+    assert_eq!(renewed[0], QUERIES, "all begin at once");
+    // They began together, and are apart some captures later.
+    let (first, later) = renewed[1..].split_at(10);
+    let most = |some: &[usize]| some.iter().copied().max().unwrap_or_default();
+    assert!(most(first) < QUERIES / 2, "{renewed:?} of {QUERIES} operators");
+    assert!(most(later) <= QUERIES / 8 + 1, "{renewed:?} of {QUERIES} operators");
+    let all: usize = later.iter().sum();
+    assert!(all >= 3 * QUERIES, "{renewed:?}: chains that get ever longer");
+    assert!(longest <= 10, "a chain of {longest} captures");
 }
 
 #[test]
@@ -348,4 +363,34 @@ fn what_changes_between_all_turns_is_not_taken_in_each_of_them() {
         (ROWS..ROWS + 10).contains(&rows),
         "{rows} rows of {ROWS} were captured in {turns} turns"
     );
+}
+
+#[test]
+fn of_rows_that_are_taken_one_by_one_small_ones_are_put_together_and_large_ones_stay_where_they_are() {
+    const ROWS: usize = TOGETHER + 100;
+    let taken = |bytes: usize| {
+        let mut taken = Taken::new();
+        let row = || {
+            let text: ArrayRef = Arc::new(arrow::array::BinaryArray::from_vec(vec![&vec![7; bytes]]));
+            // As wide as what is kept of an event.
+            let columns = (0..25).map(|number| {
+                (
+                    format!("number{number}"),
+                    Arc::new(Int64Array::from(vec![1])) as ArrayRef,
+                )
+            });
+            named_batch(columns.chain([("text".to_owned(), text)]).collect(), 1).expect("a row")
+        };
+        (0..ROWS).for_each(|_| taken.push(row()).expect("rows of the same columns"));
+        let head = Head {
+            windows: Vec::new(),
+            said: Vec::new(),
+            has_windows: false,
+        };
+        let captured = taken.capture(head.with(HashMap::new()), ROWS);
+        captured.rows.iter().map(RecordBatch::num_rows).collect::<Vec<_>>()
+    };
+    let small = taken(8);
+    assert_eq!((small[0], small.len()), (TOGETHER, 101), "{small:?}");
+    assert_eq!(taken(16 << 10), vec![1; ROWS]);
 }

@@ -6,7 +6,7 @@ use arrow::array::RecordBatch;
 use datafusion::common::Result;
 
 use super::{Output, Passed, Query};
-use crate::capture::{CapturedOperator, CapturedQuery, Member, next_operator};
+use crate::capture::{CapturedOperator, CapturedQuery, Member, Renewal, next_operator};
 use crate::operator::Context;
 use crate::pipeline::{Pipeline, brought_forward};
 use crate::row::Rows;
@@ -75,9 +75,10 @@ impl Query {
     }
 
     /// Which operators it consists of, and what has changed in these since the last capture. `windows` are the shared
-    /// ones that were captured before it.
+    /// ones that were captured before it; `renewal` says which operators begin anew in the next capture.
     pub(crate) fn capture(
         &mut self,
+        renewal: &mut Renewal,
         windows: &mut Vec<(Arc<Mutex<SharedWindow>>, u64)>,
         operators: &mut Vec<CapturedOperator>,
     ) -> Result<CapturedQuery> {
@@ -95,7 +96,7 @@ impl Query {
             let operator = match known {
                 Some((_, operator)) => Some(*operator),
                 None => {
-                    let captured = locked(&share.window).capture()?;
+                    let captured = locked(&share.window).capture(renewal)?;
                     let operator = captured.as_ref().map(|captured| captured.operator);
                     windows.extend(operator.map(|operator| (Arc::clone(&share.window), operator)));
                     operators.extend(captured);
@@ -108,7 +109,7 @@ impl Query {
                 part: Some((share.part.keys().to_vec(), share.part.calls().to_vec())),
             }));
         }
-        for (number, captured) in self.compiled.pipeline.capture()? {
+        for (number, captured) in self.compiled.pipeline.capture(renewal)? {
             members.push(Member {
                 number,
                 operator: captured.operator,

@@ -48,8 +48,9 @@ impl QuerySet {
     /// When an operator's state can't be made into Arrow data. Then the next capture has to begin anew.
     pub fn capture(&mut self) -> Result<Capture> {
         let (mut windows, mut operators) = (Vec::new(), Vec::new());
-        let queries = self.queries.iter_mut();
-        let queries = queries.map(|query| query.capture(&mut windows, &mut operators));
+        let (queries, renewal) = (self.queries.iter_mut(), &mut self.renewal);
+        renewal.begin();
+        let queries = queries.map(|query| query.capture(renewal, &mut windows, &mut operators));
         let queries = queries.collect::<Result<_>>()?;
         Ok(Capture {
             queries,

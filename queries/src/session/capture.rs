@@ -136,11 +136,7 @@ impl Sessions {
         let Some(noting) = &mut self.noting else {
             return internal_err!("what changes is noted from the first capture on");
         };
-        let (captured, goes_on) = noting.taken.capture(head, kept);
-        if !goes_on {
-            self.noting = None;
-        }
-        Ok(captured)
+        Ok(noting.taken.capture(head, kept))
     }
 
     /// What sessions have to remember of time.

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
+use fjall::config::FilterPolicy;
 use fjall::{Keyspace, KeyspaceCreateOptions};
 use tracing::warn;
 
@@ -159,9 +160,12 @@ pub(crate) fn name_of(first: u64) -> String {
     format!("{SEGMENT_PREFIX}{first:020}")
 }
 
-/// How a segment's keyspace is made.
+/// How a segment's keyspace is made. It is read in its order, so that a filter of the keys that are there would be in memory for
+/// nothing, and for each segment that is kept.
 pub(crate) fn options() -> KeyspaceCreateOptions {
-    KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES)
+    KeyspaceCreateOptions::default()
+        .max_memtable_size(MEMTABLE_BYTES)
+        .filter_policy(FilterPolicy::disabled())
 }
 
 /// The offset a key stands for.

@@ -1,6 +1,8 @@
 //! Background work takes the cores when events leave them: it runs on a thread of its own, behind all others.
 
 use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc;
 use std::thread::{Builder, Result};
 
 use thread_priority::{ThreadPriority, ThreadPriorityValue, set_current_thread_priority};
@@ -17,12 +19,7 @@ const PRIORITY: u8 = 25;
 pub(crate) fn done_in_background<T: Send>(name: &str, work: impl FnOnce() -> T + Send) -> Result<T> {
     std::thread::scope(|scope| {
         let thread = Builder::new().name(name.to_owned()).spawn_scoped(scope, || {
-            // Where the system does not allow it the work is done all the same.
-            if let Ok(priority) = ThreadPriorityValue::try_from(PRIORITY)
-                && let Err(error) = set_current_thread_priority(ThreadPriority::Crossplatform(priority))
-            {
-                tracing::debug!(?error, "background work has the priority of all other");
-            }
+            stand_behind_others();
             work()
         });
         match thread {
@@ -35,9 +32,73 @@ pub(crate) fn done_in_background<T: Send>(name: &str, work: impl FnOnce() -> T +
     })
 }
 
+fn stand_behind_others() {
+    // Where the system does not allow it the work is done all the same.
+    if let Ok(priority) = ThreadPriorityValue::try_from(PRIORITY)
+        && let Err(error) = set_current_thread_priority(ThreadPriority::Crossplatform(priority))
+    {
+        tracing::debug!(?error, "background work has the priority of all other");
+    }
+}
+
+/// Something to be done.
+pub(crate) type Work = Box<dyn FnOnce() + Send>;
+
+/// One such thread for work that comes again and again. It ends when all that was handed over is done and this is dropped.
+///
+/// The allocator keeps free memory by thread, and gives a new one not always what one that has ended left behind. A thread a
+/// checkpoint was some megabytes more every few minutes.
+pub(crate) struct Background(mpsc::Sender<Work>);
+
+impl Background {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// When the system has no thread for it.
+    pub(crate) fn start(name: &str) -> std::io::Result<Self> {
+        let (sender, receiver) = mpsc::channel::<Work>();
+        Builder::new().name(name.to_owned()).spawn(move || {
+            stand_behind_others();
+            for work in receiver {
+                // Whoever handed it over sees that it came to nothing; the next one is done all the same.
+                let _ = catch_unwind(AssertUnwindSafe(work));
+            }
+        })?;
+        Ok(Self(sender))
+    }
+
+    /// Hands over work, which is done when what was handed over before is.
+    pub(crate) fn hand_over(&self, work: Work) {
+        // The thread is there for as long as this is.
+        let _ = self.0.send(work);
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::done_in_background;
+    use std::sync::mpsc;
+
+    use super::{Background, done_in_background};
+
+    #[test]
+    fn work_that_is_handed_over_is_done_on_one_thread_in_its_order_also_behind_a_panic() {
+        let background = Background::start("test").expect("a thread");
+        let (sender, done) = mpsc::channel();
+        for number in 0..4 {
+            let sender = sender.clone();
+            background.hand_over(Box::new(move || {
+                assert!(number != 1, "broken");
+                sender
+                    .send((number, std::thread::current().id()))
+                    .expect("it is waited for");
+            }));
+        }
+        drop((background, sender));
+        let done: Vec<_> = done.iter().collect();
+        assert_eq!(done.iter().map(|(number, _)| *number).collect::<Vec<_>>(), [0, 2, 3]);
+        assert!(done.iter().all(|(_, thread)| *thread == done[0].1), "{done:?}");
+        assert_ne!(done[0].1, std::thread::current().id());
+    }
 
     #[test]
     fn work_gives_what_it_comes_to_or_why_it_does_not() {

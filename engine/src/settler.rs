@@ -1,5 +1,6 @@
 //! The settler waits for the disk, so that the pipeline need not: then it acknowledges, and saves checkpoints.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
@@ -11,6 +12,8 @@ use usher_connectors::crash_point::CrashPoint;
 use usher_connectors::delivery::Ack;
 use usher_connectors::log::{Append, Log, Offset};
 
+use crate::background::Background;
+#[cfg(test)]
 use crate::background::done_in_background;
 use crate::capture::Capture;
 #[cfg(test)]
@@ -67,26 +70,45 @@ pub struct Settling {
 }
 
 /// Where a state is written, beside what is settled meanwhile.
-#[derive(Default)]
 enum Writer {
-    /// On a thread of its own: that takes as long as what is new is large.
-    #[default]
-    Thread,
-    /// Where everything else runs, after up to so many of a clock's seconds: how long a thread takes is known to nobody.
+    /// On a thread of its own, which begins with the first one: that takes as long as what is new is large.
+    Thread(Option<Background>),
+    /// On a thread as well, and what else runs waits for it, after up to so many of a clock's seconds: how long a thread takes is
+    /// known to nobody.
     #[cfg(test)]
     Paced(Arc<dyn Clock>, std::time::Duration),
 }
 
 impl Writer {
-    fn write(&self, write: impl FnOnce() + Send + 'static) -> AbortOnDropHandle<()> {
+    fn write(&mut self, write: impl FnOnce() + Send + 'static) -> AbortOnDropHandle<()> {
         AbortOnDropHandle::new(match self {
-            Self::Thread => tokio::task::spawn_blocking(write),
+            Self::Thread(thread) => {
+                if thread.is_none() {
+                    let started = Background::start("checkpoint-writer");
+                    *thread = started
+                        .inspect_err(|error| tracing::warn!(%error, "checkpoints are written beside other work"))
+                        .ok();
+                }
+                match thread {
+                    Some(thread) => {
+                        let (is_written, written) = oneshot::channel();
+                        thread.hand_over(Box::new(move || {
+                            write();
+                            let _ = is_written.send(());
+                        }));
+                        tokio::spawn(async move {
+                            let _ = written.await;
+                        })
+                    }
+                    None => tokio::task::spawn_blocking(write),
+                }
+            }
             #[cfg(test)]
             Self::Paced(clock, most) => {
                 let slept = clock.sleep_until(clock.now() + most.mul_f64(clock.spread()));
                 tokio::spawn(async move {
                     slept.await;
-                    write();
+                    done_in_background("checkpoint-writer", write).expect("it says itself what went wrong");
                 })
             }
         })
@@ -105,7 +127,7 @@ pub fn settling() -> (Settler, Settling) {
         receiver,
         saving,
         forwarded: None,
-        writer: Writer::default(),
+        writer: Writer::Thread(None),
     };
     (settler, settling)
 }
@@ -212,9 +234,9 @@ impl Settling {
                         let mut captured = *captured;
                         let alone = std::mem::take(&mut captured.alone);
                         let is_alone = !alone.is_empty();
-                        let saved = done_in_background("checkpoint-writer", || {
+                        let saved = catch_unwind(AssertUnwindSafe(|| {
                             save(captured, log.as_ref(), &checkpoints, forwarded, is_alone)
-                        });
+                        }));
                         let saved =
                             saved.unwrap_or_else(|panic| Err(format!("a fault in the engine: {}", words_of(&*panic))));
                         for waiting in alone {

@@ -217,7 +217,7 @@ pub struct Perception {
     pub erasures: Erasures,
     /// Events of which rows wait in queries.
     at_hand: AtHand,
-    /// The part at which taking ahead of the next capture goes on.
+    /// The part at which taking ahead of the next capture goes on; the queries are 0.
     gathering: usize,
     now_us: i64,
     /// Steps that came of restoring, to be told when all is restored.

@@ -32,30 +32,25 @@ const PUBLIC: &str = "public";
 type Clock = (Watermarks, Option<i64>, Option<i64>, i64);
 
 /// Takes what has changed in a part.
-type Gather = fn(&mut Perception, &mut usize) -> Result<(), String>;
+type Gather = fn(&mut Perception, &mut usize);
 
-/// The parts that are taken ahead of a capture.
-const GATHERED: [Gather; 15] = [
-    |all, room| all.queries.gather(room).map_err(|error| error.strip_backtrace()),
-    |all, room| done(all.identity.gather(room)),
-    |all, room| done(all.consents.gather(room)),
-    |all, room| done(all.people.gather(room)),
-    |all, room| done(all.points.gather(room)),
-    |all, room| done(all.messages.gather(room)),
-    |all, room| done(all.measures.gather(room)),
-    |all, room| done(all.lookups.gather(room)),
-    |all, room| done(all.erasures.gather(room)),
-    |all, room| done(all.alerts.gather(room)),
-    |all, room| done(all.observing.totals.gather(room)),
-    |all, room| done(all.observing.balances.gather(room)),
-    |all, room| done(all.devices.gather(room)),
-    |all, room| done(all.zones.gather(room)),
-    |all, room| done(all.seats.gather(room)),
+/// The parts that are taken ahead of a capture beside the queries.
+const GATHERED: [Gather; 14] = [
+    |all, room| all.identity.gather(room),
+    |all, room| all.consents.gather(room),
+    |all, room| all.people.gather(room),
+    |all, room| all.points.gather(room),
+    |all, room| all.messages.gather(room),
+    |all, room| all.measures.gather(room),
+    |all, room| all.lookups.gather(room),
+    |all, room| all.erasures.gather(room),
+    |all, room| all.alerts.gather(room),
+    |all, room| all.observing.totals.gather(room),
+    |all, room| all.observing.balances.gather(room),
+    |all, room| all.devices.gather(room),
+    |all, room| all.zones.gather(room),
+    |all, room| all.seats.gather(room),
 ];
-
-fn done((): ()) -> Result<(), String> {
-    Ok(())
-}
 
 impl Perception {
     /// Takes what has changed since the last capture, about `room` rows of it, ahead of the next one. Where room is left,
@@ -65,12 +60,15 @@ impl Perception {
     /// # Errors
     /// In words, when a query's state can't be made into rows. Then [`Perception::capture_anew`].
     pub fn gather(&mut self, room: &mut usize) -> Result<(), String> {
-        for _ in 0..GATHERED.len() {
-            GATHERED[self.gathering](self, room)?;
+        for _ in 0..=GATHERED.len() {
+            match self.gathering.checked_sub(1) {
+                None => self.queries.gather(room).map_err(|error| error.strip_backtrace())?,
+                Some(part) => GATHERED[part](self, room),
+            }
             if *room == 0 {
                 break;
             }
-            self.gathering = (self.gathering + 1) % GATHERED.len();
+            self.gathering = (self.gathering + 1) % (GATHERED.len() + 1);
         }
         Ok(())
     }

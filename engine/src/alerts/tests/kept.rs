@@ -54,11 +54,12 @@ fn of_many_alerts_those_alone_are_captured_that_changed() {
 fn what_changes_between_all_turns_is_not_taken_in_each_of_them() {
     let at_once = taken(&mut full());
     let mut house = full();
-    // What changes in each turn is part of what comes first and of what comes last, with much in between.
+    // An alert comes and goes; devices and zones, of which there are many, are taken behind alerts.
     let mut turns = 0;
     loop {
         turns += 1;
-        house.pass(10 + turns as i64, "z7", 1);
+        let entered = if turns % 2 == 0 { 12 } else { 1 };
+        house.pass(10 + turns as i64, "z7", entered);
         let mut room = 20;
         house.perception.gather(&mut room).expect("it can be captured");
         if room > 0 {
@@ -67,8 +68,9 @@ fn what_changes_between_all_turns_is_not_taken_in_each_of_them() {
     }
     let all = taken(&mut house);
     assert!(turns > 4 * ZONES / 20, "{turns} turns");
+    // In each two rows change: the alert that stands, or one more that is over.
     assert!(
-        all < at_once + turns / 2,
+        all < at_once + turns * 3 / 2,
         "{all} rows in {turns} turns, and {at_once} at once"
     );
 }

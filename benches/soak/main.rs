@@ -261,15 +261,21 @@ async fn soak(arguments: &Arguments) -> Result<bool, Failure> {
         expected.values().sum::<u64>(),
         counted(&raised)
     );
-    let pause = &status["checkpoint_pause"];
-    let millis = |at: &str| pause[at].as_f64().unwrap_or(f64::NAN) / 1e3;
-    println!(
-        "checkpoints: {} held events up for {:.1} ms at the median, {:.1} ms at 99 %, {:.1} ms at most",
-        pause["count"],
-        millis("p50_us"),
-        millis("p99_us"),
-        millis("max_us")
-    );
+    let counted_waits = [
+        ("checkpoint_turn", "times that events waited for a checkpoint"),
+        ("checkpoint_pause", "checkpoints, the longest time of each"),
+    ];
+    for (field, what) in counted_waits {
+        let waits = &status[field];
+        let millis = |at: &str| waits[at].as_f64().unwrap_or(f64::NAN) / 1e3;
+        println!(
+            "{} {what}: {:.1} ms at the median, {:.1} ms at 99 %, {:.1} ms at most",
+            waits["count"],
+            millis("p50_us"),
+            millis("p99_us"),
+            millis("max_us")
+        );
+    }
     let is_warm = arguments.warm_up >= WARM_UP_MIN;
     let wrongs = [
         (

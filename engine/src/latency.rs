@@ -77,6 +77,8 @@ pub struct Latencies {
     pub alert: Latency,
     /// Of each checkpoint the longest time for which events waited while state was taken for it.
     pub checkpoint_pause: Latency,
+    /// Each time for which events waited while state was taken for a checkpoint: many a checkpoint, with events in between.
+    pub checkpoint_turn: Latency,
 }
 
 impl Latencies {

@@ -446,12 +446,16 @@ impl Pipeline {
         let (log, settler, outbox) = (Arc::clone(&self.log), self.settler.clone(), Arc::clone(&self.outbox));
         self.perception.take_turns_of(TURN);
         loop {
+            let has_room = outbox.has_room();
+            let may_take = self.held.is_empty() && has_room;
+            let are_messages_next = may_take && self.saving.was_turn() && !deliveries.is_empty();
             tokio::select! {
-                taken = deliveries.recv_many(&mut batch, self.saving.messages_max(self.batch)), if self.held.is_empty() && outbox.has_room() => {
+                taken = deliveries.recv_many(&mut batch, self.saving.messages_max(self.batch)), if may_take => {
                     if taken == 0 {
                         break;
                     }
                     self.note_taken(&batch);
+                    self.saving.messages_taken();
                     let begun = self.begin_work();
                     self.walk(&mut batch).await?;
                     self.end_work(begun);
@@ -460,12 +464,13 @@ impl Pipeline {
                 }
                 () = room(log.as_ref(), &settler), if !self.held.is_empty() => self.hand_over_again().await?,
                 // Until then no more messages are taken.
-                () = outbox.room(), if !outbox.has_room() => {}
+                () = outbox.room(), if !has_room => {}
                 Some(ask) = asks.recv() => self.answer(ask),
                 durable = self.untold.next(), if !self.untold.is_empty() => self.tell_all(durable),
                 _ = tick.tick() => self.tick(),
                 // While something is held back from the log, the state would have in it what the log has not.
-                () = std::future::ready(()), if self.saving.is_gathering() && self.held.is_empty() && settler.has_room() => {
+                // Two turns in a row would be one that is twice as long.
+                () = std::future::ready(()), if self.saving.is_gathering() && !are_messages_next && self.held.is_empty() && settler.has_room() => {
                     self.gather().await;
                     tokio::task::yield_now().await;
                 }

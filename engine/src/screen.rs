@@ -280,11 +280,11 @@ pub(crate) async fn status(http: &str) -> anyhow::Result<String> {
             query["reason"].as_str().unwrap_or("")
         )?;
     }
-    let pause = &status["checkpoint_pause"];
+    let turn = &status["checkpoint_turn"];
     writeln!(
         out,
-        "checkpoints {} so far, events waited {} µs at most in half of them, {} µs in 99 %",
-        pause["count"], pause["p50_us"], pause["p99_us"]
+        "checkpoints {} so far, events waited {} times for them: {} µs at the median, {} µs at 99 %, {} µs at most",
+        status["checkpoint_pause"]["count"], turn["count"], turn["p50_us"], turn["p99_us"], turn["max_us"]
     )?;
     writeln!(
         out,

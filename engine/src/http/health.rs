@@ -85,6 +85,8 @@ pub struct Status {
     pub latency: Vec<Stage>,
     /// Of each checkpoint the longest time for which events waited, microseconds.
     pub checkpoint_pause: Percentiles,
+    /// Each time for which events waited for a checkpoint, microseconds: many of each, with events in between.
+    pub checkpoint_turn: Percentiles,
     /// How the state came to be at the start.
     pub recovery: Recovery,
     /// Where messages come from.
@@ -274,9 +276,14 @@ fn publish(status: &Status) {
         }
         ::metrics::counter!("usher_stage_count", "stage" => *stage).absolute(percentiles.count);
     }
-    let pause = &status.checkpoint_pause;
-    for (quantile, micros) in [("0.5", pause.p50_us), ("0.99", pause.p99_us), ("1", pause.max_us)] {
-        ::metrics::gauge!("usher_checkpoint_pause_seconds", "quantile" => quantile).set(micros as f64 / 1e6);
+    let waits = [
+        ("usher_checkpoint_pause_seconds", &status.checkpoint_pause),
+        ("usher_checkpoint_turn_seconds", &status.checkpoint_turn),
+    ];
+    for (name, wait) in waits {
+        for (quantile, micros) in [("0.5", wait.p50_us), ("0.99", wait.p99_us), ("1", wait.max_us)] {
+            ::metrics::gauge!(name, "quantile" => quantile).set(micros as f64 / 1e6);
+        }
     }
     for figures in &status.query_figures {
         figures.publish();
@@ -471,6 +478,7 @@ pub(crate) async fn status_of(shared: &Shared) -> Result<Status, Problem> {
             .map(|(stage, percentiles)| Stage { stage, percentiles })
             .collect(),
         checkpoint_pause: shared.latencies.checkpoint_pause.percentiles(),
+        checkpoint_turn: shared.latencies.checkpoint_turn.percentiles(),
         recovery: inner.recovery,
         sources,
         log_oldest: shared.log.oldest().0,

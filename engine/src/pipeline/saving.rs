@@ -48,6 +48,8 @@ pub(super) struct Saving {
     /// Rows taken between two looks at the clock, as the last ones suggest.
     rows: usize,
     gathering: Option<Gathering>,
+    /// Whether no messages were taken since the last turn.
+    was_turn: bool,
     /// Who waits for a checkpoint beside which no other is left.
     alone: Vec<AloneSender>,
 }
@@ -84,6 +86,7 @@ impl Saving {
             last_at: Offset(0),
             rows: ROWS_MIN,
             gathering: None,
+            was_turn: false,
             alone: Vec::new(),
         }
     }
@@ -100,6 +103,16 @@ impl Saving {
 
     pub(super) fn is_gathering(&self) -> bool {
         self.gathering.is_some()
+    }
+
+    /// Whether there was a turn and no messages were taken since.
+    pub(super) fn was_turn(&self) -> bool {
+        self.was_turn
+    }
+
+    /// Messages had their turn.
+    pub(super) fn messages_taken(&mut self) {
+        self.was_turn = false;
     }
 
     /// How many messages may be taken at once, of `batch` at most: fewer while a checkpoint that is being taken does not
@@ -141,6 +154,7 @@ impl Pipeline {
         let Some(mut gathering) = self.saving.gathering.take() else {
             return;
         };
+        self.saving.was_turn = true;
         let clock = Arc::clone(&self.clock);
         let begun = clock.now();
         let turn = (TURN * (1 + gathering.turns / TURNS_EACH)).min(LONGEST_TURN);
@@ -173,7 +187,9 @@ impl Pipeline {
             self.save(begun, gathering).await;
         } else {
             gathering.was_all_taken = is_all_taken;
-            gathering.longest = gathering.longest.max((since(clock.as_ref(), begun), taken));
+            let took = since(clock.as_ref(), begun);
+            self.latencies.checkpoint_turn.record(took);
+            gathering.longest = gathering.longest.max((took, taken));
             self.saving.gathering = Some(gathering);
         }
     }
@@ -196,6 +212,7 @@ impl Pipeline {
             capture
         });
         let (last, (longest, rows)) = (since(self.clock.as_ref(), begun), gathering.longest);
+        self.latencies.checkpoint_turn.record(last);
         self.latencies.checkpoint_pause.record(last.max(longest));
         tracing::debug!(
             turns = gathering.turns,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::runtime::Runtime;
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use usher_connectors::checkpoint::CheckpointStore;
@@ -194,6 +195,14 @@ impl Life {
             self.pipeline.work();
             self.note_told();
         }
+    }
+
+    /// The loop itself, until what it takes messages from is closed.
+    pub(super) async fn run(&mut self, deliveries: mpsc::Receiver<Delivery>) {
+        let (_, nobody_asks) = asking();
+        let asks = std::mem::replace(&mut self.asks, nobody_asks);
+        let ended = self.pipeline.run(deliveries, asks, self.stop.clone()).await;
+        ended.expect("the log only lets wait");
     }
 
     /// Whether messages are taken.

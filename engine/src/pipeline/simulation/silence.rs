@@ -2,10 +2,12 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
+use tokio::sync::mpsc;
 use usher_connectors::delivery::{Ack, Delivery};
 use usher_connectors::message::{Message, QoS};
 
@@ -37,7 +39,7 @@ impl House {
         };
         ground.broker.be_kind();
         ground.hook.be_kind();
-        let runtime = tokio::runtime::Builder::new_current_thread().build();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
         let mut house = Self {
             runtime: runtime.expect("there is room for a runtime"),
             folder: tempfile::tempdir().expect("there is room for a folder"),
@@ -108,6 +110,38 @@ impl House {
         self.runtime.block_on(life.settle_down());
         self.runtime.block_on(life.turn());
         self.runtime.block_on(life.settle_down());
+    }
+
+    /// The engine runs by itself until it has taken all messages. Gives how many waited, and how often events had waited for a
+    /// checkpoint, at each moment at which one of them was another.
+    pub(super) fn run(&mut self, messages: Vec<Delivery>) -> Vec<(usize, u64)> {
+        let life = self.life.as_mut().expect("it runs");
+        let latencies = Arc::clone(&life.pipeline.latencies);
+        let (sender, deliveries) = mpsc::channel(messages.len());
+        for message in messages {
+            sender.try_send(message).expect("there is room for all");
+        }
+        let mut seen = Vec::new();
+        let watching = std::future::poll_fn(|context| {
+            let waiting = sender.max_capacity() - sender.capacity();
+            let now = (waiting, latencies.checkpoint_turn.percentiles().count);
+            if seen.last() != Some(&now) {
+                seen.push(now);
+            }
+            if waiting == 0 {
+                return Poll::Ready(());
+            }
+            context.waker().wake_by_ref();
+            Poll::Pending
+        });
+        self.runtime.block_on(async {
+            tokio::select! {
+                biased;
+                () = life.run(deliveries) => {}
+                () = watching => {}
+            }
+        });
+        seen
     }
 
     fn look(&mut self, person: &str) {

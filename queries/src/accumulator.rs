@@ -65,7 +65,7 @@ pub(crate) trait GroupAccumulator: Send {
     /// What a snapshot keeps of `groups`, one or more columns.
     fn state(&mut self, groups: &[Group]) -> Result<Vec<ArrayRef>>;
     /// How long what `state` gives of a group is, bytes by estimate.
-    fn row_bytes(&self) -> usize {
+    fn row_bytes(&self, _group: Group) -> usize {
         16
     }
     /// Takes back what `state` gave: row i belongs to `groups[i]`.

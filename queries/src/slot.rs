@@ -18,10 +18,11 @@ const NOTED: u8 = 8;
 /// Bytes of a row that is neither short nor long.
 const ROW_BYTES: usize = 256;
 
-/// How many ordinary rows that of a group with these aggregates is as long as.
-pub(crate) fn row_weight(accumulators: &[Box<dyn GroupAccumulator>]) -> usize {
-    let bytes: usize = accumulators.iter().map(|accumulator| accumulator.row_bytes()).sum();
-    1 + bytes / ROW_BYTES
+/// How many ordinary rows that of a group with these aggregates is as long as: some are a number, some a sketch of 16 KiB, and
+/// some all that were counted as different.
+pub(crate) fn row_weight(accumulators: &[Box<dyn GroupAccumulator>], group: Group) -> usize {
+    let bytes = accumulators.iter().map(|accumulator| accumulator.row_bytes(group));
+    1 + bytes.sum::<usize>() / ROW_BYTES
 }
 
 /// How many of a slot's members something has gone through, part by part.
@@ -138,38 +139,46 @@ impl Slot {
         }
     }
 
-    /// Groups that are to be captured, at most so many, and none where it took long to find none.
-    pub(crate) fn take_noted(&mut self, most: usize) -> Vec<Group> {
-        /// Where few of the numbers are this slot's, so many are looked at for each that there is room for.
+    /// Groups that are to be captured, as many as there is room for by their weights, or one; none where it took long to find
+    /// none. There has to be room, and some of it is used in any case.
+    pub(crate) fn take_noted(&mut self, room: &mut usize) -> Vec<Group> {
+        /// Where few of the numbers are this slot's, so many are looked at for each row that there is room for.
         const LOOKED_AT: usize = 32;
+        let mut taken = Vec::new();
         let Some(noted) = &mut self.noted else {
-            return Vec::new();
+            return taken;
         };
+        let (before, mut left) = (*room, *room);
         if let Some(from) = noted.all_from {
             let to = from
-                .saturating_add(most.saturating_mul(LOOKED_AT))
+                .saturating_add(before.saturating_mul(LOOKED_AT))
                 .min(self.flags.end());
-            let mut taken = Vec::new();
             let mut next = from;
-            while next < to && taken.len() < most {
+            while next < to && left > 0 {
                 let flags = &mut self.flags[next];
                 *flags &= !NOTED;
                 if *flags & PRESENT != 0 {
-                    taken.push(next as Group);
+                    let group = next as Group;
+                    taken.push(group);
+                    left = left.saturating_sub(row_weight(&self.accumulators, group));
                 }
                 next += 1;
             }
             noted.all_from = (next < self.flags.end()).then_some(next);
-            return taken;
+        } else {
+            while left > 0
+                && let Some(group) = noted.changed.pop()
+            {
+                // A group may be here twice, or no more, where it was forgotten in between.
+                let flags = &mut self.flags[group as usize];
+                if *flags & (NOTED | PRESENT) == NOTED | PRESENT {
+                    taken.push(group);
+                    left = left.saturating_sub(row_weight(&self.accumulators, group));
+                }
+                *flags &= !NOTED;
+            }
         }
-        let mut taken = noted.changed.split_off(noted.changed.len().saturating_sub(most));
-        // A group may be here twice, or no more, where it was forgotten in between.
-        taken.retain(|group| {
-            let flags = &mut self.flags[*group as usize];
-            let is_here = *flags & (NOTED | PRESENT) == NOTED | PRESENT;
-            *flags &= !NOTED;
-            is_here
-        });
+        *room = left.min(before.saturating_sub(1));
         taken
     }
 
@@ -178,11 +187,6 @@ impl Slot {
         self.noted
             .as_ref()
             .is_some_and(|noted| noted.all_from.is_some() || !noted.changed.is_empty())
-    }
-
-    /// How many ordinary rows a group's is as long as.
-    pub(crate) fn row_weight(&self) -> usize {
-        row_weight(&self.accumulators)
     }
 
     /// Whether a row of the group is here.

@@ -124,6 +124,9 @@ impl<C: Cell> GroupAccumulator for Cells<C> {
             .map(|(data_type, values)| column(data_type, values.into_iter()))
             .collect()
     }
+    fn row_bytes(&self, group: Group) -> usize {
+        size_of::<Value>() + self.cells[group as usize].heap_bytes()
+    }
     fn restore(&mut self, groups: &[Group], state: &[ArrayRef]) -> Result<()> {
         for (row, group) in groups.iter().enumerate() {
             let state: Vec<Value> = state.iter().map(|column| Value::at(column, row)).collect();

@@ -7,7 +7,7 @@ use datafusion::common::Result;
 use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
 
 use super::cell::{Cell, Cells};
-use super::distinct::{Distinct, has_native_distinct};
+use super::distinct::{Distinct, Numbers, Texts, has_native_distinct};
 use super::edge::{Edge, EdgeCall};
 use super::extreme::{extreme, has_native_extreme};
 use super::spread::{Spread, SpreadCall};
@@ -136,8 +136,8 @@ impl AggregateKind {
             Self::Edge(call) => Cells::<Edge>::boxed(call),
             Self::Verdict(call) => Cells::<Verdict>::boxed(call),
             Self::Spread(call) => Cells::<Spread>::boxed(call),
-            Self::DistinctNumbers => Cells::<Distinct<i64>>::boxed(&()),
-            Self::DistinctTexts => Cells::<Distinct<Arc<str>>>::boxed(&()),
+            Self::DistinctNumbers => Cells::<Distinct<Numbers>>::boxed(&()),
+            Self::DistinctTexts => Cells::<Distinct<Texts>>::boxed(&()),
             Self::Decayed(half_life) => Cells::<Decayed>::boxed(half_life),
             Self::Rate(unit) => Cells::<Rate>::boxed(unit),
             Self::Row(expr) => Box::new(RowAccumulators::new(Arc::clone(expr))),

@@ -95,7 +95,7 @@ pub(super) struct RowAccumulators {
     /// How many values a state really has.
     width: usize,
     /// Bytes of an accumulator that holds nothing: of a sketch that is all it ever has.
-    row_bytes: usize,
+    empty_bytes: usize,
     is_read_and_kept: bool,
     /// Of each group where these are sketches of different values, which take a value a second time without a change.
     seen: Option<Grouped<Seen>>,
@@ -104,7 +104,7 @@ pub(super) struct RowAccumulators {
 impl RowAccumulators {
     pub(super) fn new(expr: Arc<AggregateFunctionExpr>) -> Self {
         let empty = expr.create_accumulator();
-        let row_bytes = empty.as_ref().map_or(0, |empty| empty.size());
+        let empty_bytes = empty.as_ref().map_or(0, |empty| empty.size());
         let state = empty.and_then(|mut empty| empty.state());
         let orders = if is_same_in_any_order(&expr) {
             0
@@ -113,7 +113,7 @@ impl RowAccumulators {
         };
         Self {
             args: expr.expressions().len() + orders,
-            row_bytes,
+            empty_bytes,
             seen: (expr.fun().name() == "approx_distinct").then(Grouped::default),
             is_read_and_kept: READ_AND_KEPT.contains(&expr.fun().name()),
             expr,
@@ -283,8 +283,9 @@ impl GroupAccumulator for RowAccumulators {
             })
             .collect()
     }
-    fn row_bytes(&self) -> usize {
-        self.row_bytes
+    fn row_bytes(&self, group: Group) -> usize {
+        let held = &self.groups.borrow()[group as usize];
+        held.as_ref().map_or(0, |held| held.size()).max(self.empty_bytes)
     }
     fn restore(&mut self, groups: &[Group], state: &[ArrayRef]) -> Result<()> {
         for (row, group) in groups.iter().enumerate() {

@@ -76,13 +76,10 @@ impl Aggregate {
                 noting.spans.remove(&span);
                 continue;
             };
-            // Some rows are a number, some a sketch of 16 KiB.
-            let weight = slot.row_weight();
-            let groups = slot.take_noted((*room / weight).max(1));
+            let groups = slot.take_noted(room);
             if !slot.has_noted() {
                 noting.spans.remove(&span);
             }
-            *room -= (groups.len() * weight).clamp(1, *room);
             if groups.is_empty() {
                 continue;
             }

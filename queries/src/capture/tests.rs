@@ -394,3 +394,42 @@ fn of_rows_that_are_taken_one_by_one_small_ones_are_put_together_and_large_ones_
     assert_eq!((small[0], small.len()), (TOGETHER, 101), "{small:?}");
     assert_eq!(taken(16 << 10), vec![1; ROWS]);
 }
+
+/// Sets of some thousand texts, in windows and in sessions, a set a zone.
+const SETS: &str = "CREATE QUERY in_windows AS SELECT zone, count(DISTINCT event_id) AS n
+         FROM TUMBLE(rfid, event_time, INTERVAL '1 day') GROUP BY zone, window_start, window_end;
+     CREATE QUERY in_sessions AS SELECT zone, count(DISTINCT event_id) AS n
+         FROM SESSION(rfid, event_time, INTERVAL '1 hour') GROUP BY zone, window_start, window_end;";
+const SETS_OF_EACH: usize = 8;
+const SET: usize = 2_000;
+
+/// Events of all zones, each with an id of its own.
+fn push_to_sets(queries: &mut QuerySet, numbers: std::ops::Range<usize>) {
+    let read = |number: usize| Event {
+        time: 100 * SECOND + number as i64,
+        left: 100 * SECOND + number as i64,
+        zone: (number % SETS_OF_EACH) as u8,
+        number: 1,
+        ..event("rfid", 0, 0)
+    };
+    let events: Vec<Event> = numbers.clone().map(read).collect();
+    push(queries, &numbers.zip(&events).collect::<Vec<_>>(), &mut Vec::new());
+}
+
+#[test]
+fn rows_are_taken_by_what_they_weigh() {
+    let mut queries = queries(SETS);
+    push_to_sets(&mut queries, 0..SETS_OF_EACH * SET);
+    let (mut turns, mut chain) = (0, Chain::default());
+    loop {
+        let mut room = 64;
+        queries.gather(&mut room).expect("it can be captured");
+        turns += 1;
+        if room > 0 {
+            break;
+        }
+    }
+    assert!(turns >= 2 * SETS_OF_EACH, "{turns} turns for sets of {SET} texts");
+    assert_eq!(chain.take(&mut queries), 2 * SETS_OF_EACH, "rows");
+    chain.hold_against(&mut queries, "in turns");
+}

@@ -55,51 +55,57 @@ impl Sessions {
         let Some(mut noting) = self.noting.take() else {
             return Ok(());
         };
-        let weight = row_weight(&self.accumulators);
         let mut taken = Ok(());
         while taken.is_ok() && *room > 0 && (noting.all_from.is_some() || !noting.groups.is_empty()) {
             // Bit by bit also where there is room for all: to copy one long batch is no shorter than several short ones.
-            let mut part = (*room / weight).clamp(1, PART_MAX);
-            let of_part = part;
+            let of_part = (*room).min(PART_MAX);
+            let mut part = of_part;
             taken = self.take_of(&mut noting, &mut part);
-            *room -= ((of_part - part) * weight).clamp(1, *room);
+            *room -= of_part - part;
         }
         self.noting = Some(noting);
         taken
     }
 
+    /// How many ordinary rows those of a key's runs are as long as; a key without runs is one.
+    fn weight(&self, group: Group) -> usize {
+        let pieces = self.runs[group as usize].iter().flat_map(|run| &run.pieces);
+        let weights = pieces.map(|piece| row_weight(&self.accumulators, piece.id));
+        weights.sum::<usize>().max(1)
+    }
+
+    /// Takes keys for as much room as there is, or one.
     fn take_of(&mut self, noting: &mut Noting, room: &mut usize) -> Result<()> {
-        let groups = match noting.all_from {
-            Some(from) => {
-                let to = from.saturating_add(*room).min(self.runs.end());
-                noting.all_from = (to < self.runs.end()).then_some(to);
-                *room -= to - from;
-                for is_noted in noting.is_noted.iter_mut().take(to).skip(from) {
-                    *is_noted = false;
+        let mut take_noted = |group: usize| noting.is_noted.get_mut(group).is_some_and(std::mem::take);
+        let (mut open, mut gone) = (Vec::new(), Vec::new());
+        if let Some(from) = noting.all_from {
+            let mut next = from;
+            while next < self.runs.end() && *room > 0 {
+                take_noted(next);
+                let group = next as Group;
+                *room = room.saturating_sub(self.weight(group));
+                if !self.runs[next].is_empty() {
+                    open.push(group);
                 }
-                let has_runs = |group: &Group| !self.runs[*group as usize].is_empty();
-                (from as Group..to as Group).filter(has_runs).collect()
+                next += 1;
             }
-            None => {
-                let mut groups = noting.groups.split_off(noting.groups.len().saturating_sub(*room));
-                *room -= groups.len();
+            noting.all_from = (next < self.runs.end()).then_some(next);
+        } else {
+            while *room > 0
+                && let Some(group) = noting.groups.pop()
+            {
+                *room = room.saturating_sub(self.weight(group));
                 // One may be here twice: it changed, was gone through with all others, and changed again.
-                groups.retain(|group| {
-                    let is_noted = noting.is_noted.get_mut(*group as usize);
-                    is_noted.is_some_and(std::mem::take)
-                });
-                groups
+                if take_noted(group as usize) {
+                    let has_runs = !self.runs[group as usize].is_empty();
+                    if has_runs { &mut open } else { &mut gone }.push(group);
+                }
             }
-        };
-        if groups.is_empty() {
+        }
+        if open.is_empty() && gone.is_empty() {
             return Ok(());
         }
         let turn = noting.taken.next_turn();
-        let (mut open, mut gone) = (Vec::new(), Vec::new());
-        for group in groups {
-            let has_runs = !self.runs[group as usize].is_empty();
-            if has_runs { &mut open } else { &mut gone }.push(group);
-        }
         let (keys, calls) = (self.plan.all_keys(), self.plan.all_calls());
         let of_pieces = self.pieces_of(open);
         let rows = of_pieces.len();

@@ -172,6 +172,7 @@ pub(crate) struct Taken {
     /// The last of them while they are few, which are to be put together.
     few: Vec<RecordBatch>,
     few_rows: usize,
+    large: Large,
     /// Rows of the chain so far.
     rows_in_chain: usize,
     captures: usize,
@@ -187,6 +188,7 @@ impl Taken {
             rows: Vec::new(),
             few: Vec::new(),
             few_rows: 0,
+            large: Large::default(),
             rows_in_chain: 0,
             captures: 0,
         }
@@ -204,10 +206,7 @@ impl Taken {
     /// When they have other columns.
     pub(crate) fn push(&mut self, rows: RecordBatch) -> Result<()> {
         self.rows_in_chain += rows.num_rows();
-        let large = LARGE_ROW * rows.num_rows();
-        // What each of a few small rows takes beside itself may be as much: a second look, which is dearer, is at themselves.
-        let are_large = || rows.get_array_memory_size() >= large && bytes_of(&rows) >= large;
-        if rows.num_rows() >= TOGETHER || are_large() {
+        if rows.num_rows() >= TOGETHER || are_large(&rows) {
             // Copying them would take longer than it is worth: 512 sketches of 16 KiB are five milliseconds.
             self.end_few();
             self.rows.push(rows);
@@ -226,6 +225,25 @@ impl Taken {
         Ok(())
     }
 
+    /// The same with rows that are these entities' whole state. Where they are large, those that were taken of the same ones
+    /// since the last capture are let go of: what changes with every event is taken many times for a capture.
+    ///
+    /// # Errors
+    /// When they have other columns.
+    pub(crate) fn push_whole(&mut self, rows: RecordBatch, of: impl Iterator<Item = (Span, Group)>) -> Result<()> {
+        let is_large = are_large(&rows);
+        self.push(rows)?;
+        if is_large {
+            let newest = self.rows.len() - 1;
+            for replaced in self.large.note(newest, of) {
+                let rows = &mut self.rows[replaced];
+                self.rows_in_chain -= rows.num_rows();
+                *rows = RecordBatch::new_empty(rows.schema());
+            }
+        }
+        Ok(())
+    }
+
     /// What is few stays as it is.
     fn end_few(&mut self) {
         self.rows.append(&mut self.few);
@@ -236,6 +254,8 @@ impl Taken {
     pub(crate) fn capture(&mut self, head: CapturedHead, kept: usize) -> CapturedOperator {
         self.captures += 1;
         self.end_few();
+        self.rows.retain(|rows| rows.num_rows() > 0);
+        self.large = Large::default();
         CapturedOperator {
             operator: self.operator,
             begins_anew: std::mem::take(&mut self.begins_anew),
@@ -247,6 +267,44 @@ impl Taken {
                 kept,
             }),
         }
+    }
+}
+
+/// Whether each of the rows is large, in the mean.
+fn are_large(rows: &RecordBatch) -> bool {
+    let large = LARGE_ROW * rows.num_rows();
+    // What each of a few small rows takes beside itself may be as much: a second look, which is dearer, is at themselves.
+    rows.get_array_memory_size() >= large && bytes_of(rows) >= large
+}
+
+/// In which batches the large rows are that were taken since the last capture.
+#[derive(Default)]
+struct Large {
+    batch_of: FxHashMap<(Span, Group), usize>,
+    /// Of each batch the entities whose newest rows it has.
+    entities: FxHashMap<usize, usize>,
+}
+
+impl Large {
+    /// A batch has the newest rows of these entities. Gives the batches that have no newest ones any more.
+    fn note(&mut self, batch: usize, of: impl Iterator<Item = (Span, Group)>) -> Vec<usize> {
+        let mut replaced = Vec::new();
+        for entity in of {
+            let before = self.batch_of.insert(entity, batch);
+            if before == Some(batch) {
+                continue;
+            }
+            *self.entities.entry(batch).or_default() += 1;
+            let Some(before) = before else { continue };
+            if let Some(entities) = self.entities.get_mut(&before) {
+                *entities -= 1;
+                if *entities == 0 {
+                    self.entities.remove(&before);
+                    replaced.push(before);
+                }
+            }
+        }
+        replaced
     }
 }
 

@@ -91,7 +91,10 @@ impl Aggregate {
                 &keys,
                 &calls,
             )?);
-            noting.taken.push(named_batch(columns, groups.len())?)?;
+            let rows = named_batch(columns, groups.len())?;
+            noting
+                .taken
+                .push_whole(rows, groups.iter().map(|group| (span, *group)))?;
         }
         Ok(())
     }

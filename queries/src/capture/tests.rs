@@ -433,3 +433,26 @@ fn rows_are_taken_by_what_they_weigh() {
     assert_eq!(chain.take(&mut queries), 2 * SETS_OF_EACH, "rows");
     chain.hold_against(&mut queries, "in turns");
 }
+
+#[test]
+fn a_large_row_that_is_taken_again_replaces_the_one_before() {
+    let mut queries = queries(SETS);
+    let mut chain = Chain::default();
+    let mut next = 0;
+    // The first capture begins the chain, the second goes on behind it.
+    for _ in 0..2 {
+        push_to_sets(&mut queries, next..next + SETS_OF_EACH * SET);
+        next += SETS_OF_EACH * SET;
+        for turn in 0..20 {
+            // Of one zone now and of all then, so that batches are replaced in part.
+            let zones = if turn % 3 == 0 { 1 } else { SETS_OF_EACH };
+            push_to_sets(&mut queries, next..next + zones);
+            next += SETS_OF_EACH;
+            let mut room = 100_000;
+            queries.gather(&mut room).expect("it can be captured");
+            assert!(room > 0, "all is taken in one turn");
+        }
+        assert_eq!(chain.take(&mut queries), 2 * SETS_OF_EACH, "rows");
+        chain.hold_against(&mut queries, "taken again and again");
+    }
+}

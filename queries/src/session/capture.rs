@@ -110,7 +110,7 @@ impl Sessions {
         let of_pieces = self.pieces_of(open);
         let rows = of_pieces.len();
         let kept = self.piece_columns(&of_pieces, &keys, &calls)?;
-        let groups = of_pieces.iter().map(|piece| (NOWHEN, piece.group));
+        let groups: Vec<(Span, Group)> = of_pieces.iter().map(|piece| (NOWHEN, piece.group)).collect();
         if !gone.is_empty() {
             let nothing = kept.iter().map(|(name, column)| {
                 let nothing = new_null_array(column.data_type(), gone.len());
@@ -121,9 +121,11 @@ impl Sessions {
             noting.taken.push(named_batch(columns, gone.len())?)?;
         }
         if rows > 0 {
-            let mut columns = placed(groups, turn, false);
+            let mut columns = placed(groups.iter().copied(), turn, false);
             columns.extend(kept);
-            noting.taken.push(named_batch(columns, rows)?)?;
+            noting
+                .taken
+                .push_whole(named_batch(columns, rows)?, groups.into_iter())?;
         }
         Ok(())
     }

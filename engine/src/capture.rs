@@ -140,6 +140,11 @@ impl Capture {
         self.put(name, true, std::iter::once_with(write));
     }
 
+    /// A part that is written whole, in pieces that are made when they are asked for.
+    pub fn in_pieces(&mut self, name: &str, pieces: impl Iterator<Item = Result<Vec<u8>, String>> + Send + 'static) {
+        self.put(name, true, pieces);
+    }
+
     /// A part of rows by key.
     pub fn rows<K, V>(&mut self, name: &str, since: Since<K, V>)
     where
@@ -279,6 +284,18 @@ impl Parts {
     /// In words, when it is not there or something else.
     pub fn value<T: DeserializeOwned>(&self, name: &str) -> Result<T, String> {
         postcard::from_bytes(self.whole(name)?).map_err(|error| error.to_string())
+    }
+
+    /// The pieces of what postcard wrote so, in their order.
+    ///
+    /// # Errors
+    /// In words, when none is there or one is something else.
+    pub fn pieces<T: DeserializeOwned>(&self, name: &str) -> Result<Vec<T>, String> {
+        self.whole(name)?;
+        let pieces = self.segments(name).iter();
+        pieces
+            .map(|piece| postcard::from_bytes(piece).map_err(|error| error.to_string()))
+            .collect()
     }
 
     /// The rows of a part, in the order in which they replace each other.

@@ -1,6 +1,7 @@
 //! What of people is remembered over a restart: who changed since the last checkpoint, taken ahead in parts; and the acts
 //! whose time has not been passed yet.
 
+use std::ops::Bound;
 use std::sync::Arc;
 
 use imbl::OrdMap;
@@ -32,6 +33,24 @@ pub struct Waiting {
     reached_us: i64,
     /// Shared with who goes on: to copy all that comes within the delay would hold events up.
     held: OrdMap<HeldKey, Act>,
+}
+
+impl Waiting {
+    /// Written down in pieces of so many acts, each of which is read as a [`Waiting`] of its own: what comes within the delay may be
+    /// tens of megabytes, and is never there a second time as bytes.
+    pub fn pieces(self, acts: usize) -> impl Iterator<Item = Result<Vec<u8>, String>> + use<> {
+        let mut behind = Some(Bound::Unbounded);
+        std::iter::from_fn(move || {
+            let rest = self.held.range((behind.take()?, Bound::Unbounded));
+            let some: Vec<(&HeldKey, &Act)> = rest.take(acts).collect();
+            if some.len() == acts {
+                behind = some.last().map(|(key, _)| Bound::Excluded((*key).clone()));
+            }
+            // A map is written as the list of what is in it.
+            let piece = (self.reached_us, some);
+            Some(postcard::to_stdvec(&piece).map_err(|error| error.to_string()))
+        })
+    }
 }
 
 /// What was captured since the last checkpoint, ahead of the next one.
@@ -128,8 +147,8 @@ impl People {
         self.taking = None;
     }
 
-    /// Takes back what was captured.
-    pub fn restore(&mut self, rows: Entries<Arc<str>, Known>, waiting: Waiting) {
+    /// Takes back what was captured: people, and the pieces of what waits.
+    pub fn restore(&mut self, rows: Entries<Arc<str>, Known>, waiting: Vec<Waiting>) {
         let mut all: FxHashMap<Arc<str>, Known> = FxHashMap::default();
         for (person, known) in rows {
             match known {
@@ -143,11 +162,13 @@ impl People {
             figures.sources().for_each(|source| share(source, &mut sources));
             self.put(person, *figures);
         }
-        self.reached_us = waiting.reached_us;
-        for (mut key, mut act) in waiting.held {
-            share(&mut act.source, &mut sources);
-            key.source = Arc::clone(&act.source);
-            self.held.insert(key, act);
+        for piece in waiting {
+            self.reached_us = piece.reached_us;
+            for (mut key, mut act) in piece.held {
+                share(&mut act.source, &mut sources);
+                key.source = Arc::clone(&act.source);
+                self.held.insert(key, act);
+            }
         }
     }
 }

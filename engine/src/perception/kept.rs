@@ -23,6 +23,12 @@ pub struct RestoreError {
 
 /// The part of what is being made anew of people's past; checkpoints from before there were links have none.
 const REPAIRS: &str = "people_repairs";
+/// The part of people's acts whose time has not been passed yet.
+const WAITING: &str = "people_held";
+/// The same as it was once written, in one piece. Under the new name an Usher from before does not take one piece for all.
+const WAITING_AT_ONCE: &str = "people_waiting";
+/// Acts in a piece of it, some hundred bytes each.
+const ACTS_AT_ONCE: usize = 4_096;
 /// The part of the events of which rows wait in queries; left out where none do.
 const AT_HAND: &str = "at hand";
 /// The part of what anybody may see.
@@ -105,10 +111,7 @@ impl Perception {
             postcard::to_stdvec(&repairs).map_err(|error| error.to_string())
         });
         capture.rows("people", self.people.capture());
-        let waiting = self.people.capture_waiting();
-        capture.whole("people_waiting", move || {
-            postcard::to_stdvec(&waiting).map_err(|error| error.to_string())
-        });
+        capture.in_pieces(WAITING, self.people.capture_waiting().pieces(ACTS_AT_ONCE));
         capture.rows("points", self.points.capture());
         self.points.capture_owners(&mut capture);
         self.messages.capture(&mut capture);
@@ -172,7 +175,11 @@ impl Perception {
         self.zones.restore(zones, &self.places);
         let seats = parts.rows("seats").map_err(failed("seats"))?;
         self.seats.restore(seats, &self.places);
-        let waiting = parts.value("people_waiting").map_err(failed("people_waiting"))?;
+        let held = match parts.segments(WAITING) {
+            [] => WAITING_AT_ONCE,
+            _ => WAITING,
+        };
+        let waiting = parts.pieces(held).map_err(failed(held))?;
         let people: Entries<Arc<str>, _> = parts.rows("people").map_err(failed("people"))?;
         self.identity.restore(parts).map_err(failed("links"))?;
         let repairs: Repairs = match parts.segments(REPAIRS) {

@@ -14,6 +14,8 @@ use crate::settings::EngagementSettings;
 
 const MINUTE: i64 = HOUR / 60;
 const DELAY: i64 = 20 * MINUTE;
+/// Of what waits, in a piece.
+const ACTS_AT_ONCE: usize = 2;
 
 /// Numbers that are the same for the same seed.
 struct Draw(u64);
@@ -162,7 +164,7 @@ fn the_order_within_the_delay_makes_no_difference() {
 #[derive(Default)]
 struct Chained {
     rows: Entries<std::sync::Arc<str>, Known>,
-    waiting: Option<Waiting>,
+    waiting: Vec<Waiting>,
 }
 
 impl Chained {
@@ -174,8 +176,12 @@ impl Chained {
         let bytes = postcard::to_stdvec(&rows).expect("it can be written");
         let rows: Entries<std::sync::Arc<str>, Known> = postcard::from_bytes(&bytes).expect("it can be read");
         self.rows.extend(rows);
-        let bytes = postcard::to_stdvec(&people.capture_waiting()).expect("it can be written");
-        self.waiting = Some(postcard::from_bytes(&bytes).expect("it can be read"));
+        let pieces = people.capture_waiting().pieces(ACTS_AT_ONCE);
+        let read = |piece: Result<Vec<u8>, String>| {
+            let bytes = piece.expect("it can be written");
+            postcard::from_bytes(&bytes).expect("it can be read")
+        };
+        self.waiting = pieces.map(read).collect();
     }
 }
 
@@ -211,7 +217,7 @@ fn a_restart_at_any_record_makes_no_difference() {
         });
         assert!(forgetting.forgotten > 10, "seed {seed}: {}", forgetting.forgotten);
         let mut chain = Chained::default();
-        let (mut restarts, mut forgetting) = (0, Forgetting::default());
+        let (mut restarts, mut pieces_max, mut forgetting) = (0, 0, Forgetting::default());
         let restarting = told(&events, |mut people, _| {
             forgetting.step(&mut people);
             match draw.below(40) {
@@ -224,8 +230,8 @@ fn a_restart_at_any_record_makes_no_difference() {
                     chain.take(&mut people);
                     // What has been found out and not said yet is said before a capture in the engine.
                     let mut again = People::new(EngagementSettings::built_in());
-                    let waiting = chain.waiting.take().expect("it was taken");
-                    again.restore(std::mem::take(&mut chain.rows), waiting);
+                    pieces_max = pieces_max.max(chain.waiting.len());
+                    again.restore(std::mem::take(&mut chain.rows), std::mem::take(&mut chain.waiting));
                     again.said = std::mem::take(&mut people.said);
                     people = again;
                     restarts += 1;
@@ -235,6 +241,7 @@ fn a_restart_at_any_record_makes_no_difference() {
             people
         });
         assert!(restarts > 3, "seed {seed}: {restarts}");
+        assert!(pieces_max > 1, "seed {seed}: what waits was never more than a piece");
         assert_eq!(restarting, whole, "seed {seed}, {restarts} restarts");
     }
 }
@@ -253,7 +260,7 @@ fn settings_with_fewer_tiers_take_what_others_kept() {
     settings.tiers.truncate(1);
     settings.visit_gap = Duration::from_secs(60);
     let mut people = People::new(settings);
-    people.restore(chain.rows, chain.waiting.expect("it was taken"));
+    people.restore(chain.rows, chain.waiting);
     people.advance(MONDAY + 90 * DAY);
     let view = people
         .get(&super::pseudonym("ada"), MONDAY + 90 * DAY)

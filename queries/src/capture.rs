@@ -4,6 +4,7 @@
 //! and hands over these alone: behind what was handed over before they make its state. It can do so ahead of the moment,
 //! part by part, while rows come in: what changes after it was taken is noted, and taken again.
 
+mod large;
 pub(crate) mod noting;
 mod renewal;
 #[cfg(test)]
@@ -20,6 +21,7 @@ use datafusion::common::{DataFusionError, Result, internal_datafusion_err};
 use rustc_hash::{FxHashMap, FxHashSet};
 use serde::{Deserialize, Serialize};
 
+use self::large::Large;
 use self::renewal::Chain;
 pub(crate) use self::renewal::Renewal;
 use crate::keys::Group;
@@ -275,37 +277,6 @@ fn are_large(rows: &RecordBatch) -> bool {
     let large = LARGE_ROW * rows.num_rows();
     // What each of a few small rows takes beside itself may be as much: a second look, which is dearer, is at themselves.
     rows.get_array_memory_size() >= large && bytes_of(rows) >= large
-}
-
-/// In which batches the large rows are that were taken since the last capture.
-#[derive(Default)]
-struct Large {
-    batch_of: FxHashMap<(Span, Group), usize>,
-    /// Of each batch the entities whose newest rows it has.
-    entities: FxHashMap<usize, usize>,
-}
-
-impl Large {
-    /// A batch has the newest rows of these entities. Gives the batches that have no newest ones any more.
-    fn note(&mut self, batch: usize, of: impl Iterator<Item = (Span, Group)>) -> Vec<usize> {
-        let mut replaced = Vec::new();
-        for entity in of {
-            let before = self.batch_of.insert(entity, batch);
-            if before == Some(batch) {
-                continue;
-            }
-            *self.entities.entry(batch).or_default() += 1;
-            let Some(before) = before else { continue };
-            if let Some(entities) = self.entities.get_mut(&before) {
-                *entities -= 1;
-                if *entities == 0 {
-                    self.entities.remove(&before);
-                    replaced.push(before);
-                }
-            }
-        }
-        replaced
-    }
 }
 
 /// Rows of a captured operator as Arrow streams, each about 1 MiB, or one row set that was taken at once where that is larger;

@@ -207,8 +207,13 @@ impl Taken {
     /// # Errors
     /// When they have other columns.
     pub(crate) fn push(&mut self, rows: RecordBatch) -> Result<()> {
+        let are_large = are_large(&rows);
+        self.put(rows, are_large)
+    }
+
+    fn put(&mut self, rows: RecordBatch, are_large: bool) -> Result<()> {
         self.rows_in_chain += rows.num_rows();
-        if rows.num_rows() >= TOGETHER || are_large(&rows) {
+        if rows.num_rows() >= TOGETHER || are_large {
             // Copying them would take longer than it is worth: 512 sketches of 16 KiB are five milliseconds.
             self.end_few();
             self.rows.push(rows);
@@ -233,9 +238,9 @@ impl Taken {
     /// # Errors
     /// When they have other columns.
     pub(crate) fn push_whole(&mut self, rows: RecordBatch, of: impl Iterator<Item = (Span, Group)>) -> Result<()> {
-        let is_large = are_large(&rows);
-        self.push(rows)?;
-        if is_large {
+        let are_large = are_large(&rows);
+        self.put(rows, are_large)?;
+        if are_large {
             let newest = self.rows.len() - 1;
             for replaced in self.large.note(newest, of) {
                 let rows = &mut self.rows[replaced];
